@@ -1,0 +1,278 @@
+"""A WebSocket to the service: a reader thread, a lock for writers, keepalive, and an end that always comes.
+
+What a caller holds is a `Connection`; what its thread holds is a `_Core`, so that a forgotten connection can
+be noticed and closed. The socket and all that concerns one socket alone is a `Link`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import Attribute, field, frozen
+
+from backtest_sync.errors import InvalidParamsError, RequestTimeoutError, SessionClosedError
+from backtest_sync.frames import MAX_MESSAGE_BYTES, TEXT, is_close_code
+from backtest_sync.inbox import MAX_QUEUE_BYTES, End, Inbox
+from backtest_sync.limits import PING_DEADLINE, PING_INTERVAL, Deadline
+from backtest_sync.stream import Bell
+
+if TYPE_CHECKING:
+    from backtest_sync.link import Link
+    from backtest_sync.upgrade import Upgrade
+
+__all__ = ["CLOSE_LIMIT", "Connection", "End", "ReconnectPolicy"]
+
+#: How long sending a close frame may take, in seconds.
+CLOSE_LIMIT = 1.0
+
+# how long the interpreter's exit waits for the close frame of a connection that was not closed, seconds
+_EXIT_LIMIT = 0.5
+# the end of a thread after it gave everything back, seconds: only a hung system takes as long
+_JOIN_LIMIT = 5.0
+_MAX_REASON_BYTES = 123
+
+
+def _at_least(least: float) -> Callable[[object, Attribute[Any], Any], None]:
+    def check(_: object, attribute: Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+            raise InvalidParamsError(
+                f"ReconnectPolicy: {attribute.name} must be a number of {least:g} or more, "
+                f"not {value!r}"
+            )
+
+    return check
+
+
+@frozen(kw_only=True)
+class ReconnectPolicy:
+    """How a lost connection is made again (protocol/managed.md §1 and §2).
+
+    Up to ``max_attempts`` within ``max_total`` seconds, with pauses that begin at ``initial_backoff`` seconds
+    and grow by ``multiplier`` to ``max_backoff``, each changed at random by up to ``jitter`` of itself. A
+    connection that lived ``uptime_reset`` seconds starts the count again.
+    """
+
+    max_attempts: int = field(default=20, validator=_at_least(0))
+    max_total: float = field(default=300.0, validator=_at_least(0))
+    initial_backoff: float = field(default=1.0, validator=_at_least(0))
+    max_backoff: float = field(default=30.0, validator=_at_least(0))
+    multiplier: float = field(default=2.0, validator=_at_least(1))
+    jitter: float = field(default=0.2, validator=_at_least(0))
+    uptime_reset: float = field(default=30.0, validator=_at_least(0))
+
+
+class _Core:
+    """What a connection's thread knows of it, and what outlives the connection when it is forgotten."""
+
+    def __init__(self, upgrade: Upgrade, max_queue_bytes: int) -> None:
+        self.pid = os.getpid()
+        self.upgrade = upgrade
+        self.bell = Bell()
+        self.inbox = Inbox(max_queue_bytes, self.bell.ring)
+        self.link: Link | None = None
+        self.failure: BaseException | None = None
+        self.farewell: bytes | None = None
+        self.farewell_limit = 0.0
+        self.thread: threading.Thread
+
+    def serve(self, make_link: Callable[..., Link]) -> None:
+        """The thread: open the link, run it until it ends, give everything back."""
+        try:
+            link = make_link(self.upgrade.run(), self.inbox, self.bell)
+        except BaseException as error:  # noqa: BLE001 - whoever opens gets it
+            self.failure = error
+        else:
+            self.link = link
+            self.inbox.wake()
+            end = link.run()
+            if end is not None:
+                self.inbox.finish(end)
+            link.release(self.farewell, self.farewell_limit)
+        finally:
+            self.bell.close()
+            self.inbox.wake()
+
+    def end(self, end: End, farewell: bytes | None, limit: float) -> None:
+        """Ask the thread to end the connection, with a close frame or without."""
+        if self.inbox.end is None:
+            self.farewell, self.farewell_limit = farewell, limit
+            self.inbox.finish(end)
+            self.bell.ring()
+
+    def call_off(self) -> None:
+        """Nobody waits for the opening any more."""
+        self.end(End(None, "not opened", ours=True), None, 0.0)
+        self.upgrade.call_off()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread, unless this is it: a finaliser may run there."""
+        if self.thread is not threading.current_thread():
+            self.thread.join(timeout)
+
+    def forget(self) -> None:
+        """Give back a forked process's copies of descriptors, with no effect on the other process."""
+        with contextlib.suppress(OSError):
+            self.bell.forget()
+            if self.link is not None:
+                self.link.forget()
+
+
+def _abandon(core: _Core) -> None:
+    """End a connection that was forgotten, or that is open when the interpreter exits.
+
+    It may run inside any other code, so it takes no lock that is held for long and waits only at the exit,
+    when the main thread counts as ended already.
+    """
+    if os.getpid() != core.pid:
+        return
+    core.end(End(None, "the connection was forgotten", ours=True), b"", 0.0)
+    if not threading.main_thread().is_alive():
+        core.join(_EXIT_LIMIT)
+
+
+class Connection:
+    """One WebSocket connection; every method may be called from any thread.
+
+    Messages come out of `receive` in order, each exactly once. The end is in `end`.
+    """
+
+    def __init__(self, core: _Core) -> None:
+        self._core = core
+        self._inbox = core.inbox
+        self._finalizer = weakref.finalize(self, _abandon, core)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        name: str,
+        headers: Mapping[str, str],
+        connect_timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        ping_interval: float = PING_INTERVAL,
+        ping_deadline: float = PING_DEADLINE,
+    ) -> Connection:
+        """Connect, with everything from the DNS to the HTTP upgrade done within ``connect_timeout``.
+
+        ``name`` is the reader thread's. Raises `ConnectError`, `RequestTimeoutError`, and
+        `InvalidParamsError` for a URL or header that can't be used.
+        """
+        # the library behind these is only loaded when a connection is made
+        from backtest_sync.link import Link
+        from backtest_sync.upgrade import Upgrade
+
+        def make_link(*parts: object) -> Link:
+            return Link(
+                *parts,  # type: ignore[arg-type]
+                max_message_bytes=max_message_bytes,
+                ping_interval=ping_interval,
+                ping_deadline=ping_deadline,
+            )
+
+        deadline = Deadline(connect_timeout)
+        core = _Core(Upgrade(url, headers, connect_timeout, ssl_context), max_queue_bytes)
+        core.thread = threading.Thread(target=core.serve, args=(make_link,), name=name, daemon=True)
+        try:
+            core.thread.start()
+        except BaseException:
+            core.bell.close()
+            raise
+        try:
+            opened = core.inbox.wait_for(
+                lambda: core.link is not None or core.failure is not None, deadline
+            )
+            if core.failure is not None:
+                core.join(_JOIN_LIMIT)
+                raise core.failure
+            if not opened:
+                raise RequestTimeoutError("connecting", connect_timeout)
+            return cls(core)
+        except BaseException:
+            core.call_off()
+            raise
+
+    def send(self, text: str, deadline: Deadline) -> None:
+        """Send one text message.
+
+        `SessionClosedError` when the connection is over. `RequestTimeoutError` at the deadline: then the
+        message is not sent, or, where its sending had begun, is sent to its end behind the caller's back,
+        before any other.
+        """
+        self._check_process()
+        link = self._core.link
+        assert link is not None  # noqa: S101 - or there would be no Connection
+        if self._inbox.end is not None:
+            raise self._inbox.end.error()
+        from backtest_sync.upgrade import format_frame
+
+        link.send(format_frame(TEXT, text.encode()), deadline)
+
+    def receive(self, deadline: Deadline, stopped: Callable[[], bool] | None = None) -> list[bytes]:
+        """What has arrived, at least one message: ``bytes``, or `Binary` for a binary message.
+
+        Empty when the deadline is over, when ``stopped()`` is true (it is looked at before each wait, under
+        a lock: it must be quick), or when the stream is over and everything was taken.
+        """
+        self._check_process()
+        return self._inbox.take(deadline, stopped)
+
+    def wake(self) -> None:
+        """Make everyone who waits in `receive` look at ``stopped()``."""
+        self._check_process()
+        self._inbox.wake()
+
+    @property
+    def end(self) -> End | None:
+        """Why the stream is over, though messages may wait to be taken; ``None`` while it runs."""
+        return self._inbox.end
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits in memory for `receive`."""
+        return self._inbox.queued
+
+    def close(
+        self, code: int | None = 1000, reason: str = "", timeout: float = CLOSE_LIMIT
+    ) -> None:
+        """Send a close frame if that is possible within ``timeout``, and end the connection.
+
+        Does not wait for the peer's close frame. Wakes everyone who waits; what was not received is
+        dropped. ``code=None`` sends a close frame with nothing in it.
+        """
+        if code is not None and not is_close_code(code):
+            raise InvalidParamsError(f"code must be a WebSocket close code, not {code!r}")
+        if len(reason.encode()) > _MAX_REASON_BYTES:
+            raise InvalidParamsError(
+                f"reason must have at most {_MAX_REASON_BYTES} bytes, not {len(reason.encode())}"
+            )
+        from backtest_sync.link import close_payload
+
+        self._end(End(code, reason or "closed", ours=True), close_payload(code, reason), timeout)
+
+    def abort(self) -> None:
+        """Drop the TCP connection; nothing is sent."""
+        self._end(End(None, "aborted", ours=True), None, 0.0)
+
+    def _end(self, end: End, farewell: bytes | None, timeout: float) -> None:
+        if os.getpid() != self._core.pid:
+            self._core.forget()
+            return
+        self._core.end(end, farewell, timeout)
+        self._core.join(timeout + _JOIN_LIMIT)
+        self._finalizer.detach()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._core.pid:
+            raise SessionClosedError(
+                f"this connection belongs to process {self._core.pid}; "
+                "after a fork, open another in the new process"
+            )

@@ -1,0 +1,347 @@
+"""One socket's life as a WebSocket: reading, writing, keepalive, the closing handshake.
+
+A `Link` lives on one thread, its reader, which alone reads, polls and closes. Any thread may `send`.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+from backtest_sync.errors import RequestTimeoutError, SessionClosedError
+from backtest_sync.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    Close,
+    Control,
+    FrameDecoder,
+    Ping,
+    Violation,
+)
+from backtest_sync.inbox import End, Inbox, acquire
+from backtest_sync.limits import Deadline
+from backtest_sync.stream import READ, Bell, ByteStream, Selector
+from backtest_sync.upgrade import format_frame
+
+# how much is read before messages are handed over and everything else gets its turn, in bytes
+_TURN_BYTES = 256 * 1024
+# how long the end of a link waits for a writer that is in the middle of a frame, seconds
+_WRITER_GRACE = 0.05
+# how long a failed writer waits for the reader to find out why, seconds
+_REASON_WAIT = 0.5
+# how long answering the peer's close frame may take, seconds
+_ANSWER_LIMIT = 1.0
+_MAX_CLOSE_REASON_BYTES = 123
+
+_NOTHING = memoryview(b"")
+
+RESET = "connection reset without closing handshake"
+NO_CLOSE_FRAME = "no close frame"
+ENDED = "the stream ended without a close frame"
+
+# how the reference spells the codes
+_CODE_NAMES = {
+    1000: "Normal",
+    1001: "Away",
+    1002: "Protocol",
+    1003: "Unsupported",
+    1007: "Invalid",
+    1008: "Policy",
+    1009: "Size",
+    1010: "Extension",
+    1011: "Error",
+    1012: "Restart",
+    1013: "Again",
+}
+
+
+def close_text(code: int | None, reason: str) -> str:
+    """A close frame in words, as the reference puts it (protocol/control.md §8.8)."""
+    if code is None:
+        return NO_CLOSE_FRAME
+    family = "Library" if code >= 4000 else "Iana" if code >= 3000 else "Bad"
+    name = _CODE_NAMES.get(code, f"{family}({code})")
+    return f"{name}: {reason}" if reason else name
+
+
+def close_payload(code: int | None, reason: str) -> bytes:
+    """What a close frame carries; the reason is cut to what fits."""
+    if code is None:
+        return b""
+    text = reason.encode()[:_MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
+    return code.to_bytes(2, "big") + text.encode()
+
+
+def lost(error: OSError) -> End:
+    """The end that a failing socket means."""
+    if isinstance(error, ConnectionError):
+        return End(None, RESET, error)
+    return End(None, f"connection lost: {error}", error)
+
+
+class Link:
+    """A connected WebSocket that reads into an inbox."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        inbox: Inbox,
+        bell: Bell,
+        *,
+        max_message_bytes: int,
+        ping_interval: float,
+        ping_deadline: float,
+    ) -> None:
+        self._stream = ByteStream(sock)
+        self._inbox = inbox
+        self._bell = bell
+        self._decoder = FrameDecoder(max_message_bytes)
+        # reading and keepalive: the reader's alone
+        self._interval = ping_interval
+        self._patience = ping_deadline - ping_interval
+        self._heard = self._pinged = time.monotonic()
+        self._unanswered: float | None = None
+        self._paused = False
+        self._more = False
+        self._farewell: bytes | None = None
+        # writing: under the lock, but for `_pong` and `_ping_due`, which the reader sets
+        self._writing = threading.Lock()
+        self._tail = _NOTHING  # what must go out before anything else
+        self._torn = False  # whether it is unknown how much of the tail has gone
+        self._broken: OSError | None = None
+        self._moved = self._heard  # when the peer last made room for a write that waited
+        self._pong: bytes | None = None
+        self._ping_due = False
+
+    # --- the reader's thread
+
+    def run(self) -> End | None:
+        """Read until the link ends; gives why, or ``None`` when the inbox was finished by somebody else."""
+        try:
+            with Selector() as selector:
+                selector.register(self._bell, READ)
+                polled = 0
+                while self._inbox.end is None:
+                    polled = self._poll(selector, polled)
+                    end = self._turn(time.monotonic())
+                    if end is not None:
+                        return end
+        except OSError as error:
+            return lost(error)
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
+            return End(None, f"the reader failed: {error!r}", error)
+        return None
+
+    def release(self, farewell: bytes | None, timeout: float) -> None:
+        """Send a close frame if one is due and it can be done in time, then give the socket back.
+
+        ``farewell`` is the payload of the caller's close frame; an answer to the peer's comes before it.
+        """
+        if self._farewell is not None:
+            farewell, timeout = self._farewell, _ANSWER_LIMIT
+        if farewell is not None:
+            self._say_farewell(farewell, Deadline(timeout))
+        self._stream.shutdown()
+        # writers leave at once now; none may be left on a descriptor that is given back
+        if acquire(self._writing, Deadline(_ANSWER_LIMIT)):
+            try:
+                self._tail = _NOTHING
+                self._stream.close()
+            finally:
+                self._writing.release()
+
+    def forget(self) -> None:
+        """Give back a forked process's copy of the socket; nothing is sent."""
+        self._stream.forget()
+
+    def _poll(self, selector: Selector, polled: int) -> int:
+        """Wait for the socket, the bell or the next ping; gives what the socket is polled for."""
+        events = 0 if self._paused else self._stream.read_event
+        if self._tail and not self._writing.locked():
+            events |= self._stream.write_event
+        if events != polled:
+            if not polled:
+                selector.register(self._stream, events)
+            elif not events:
+                selector.unregister(self._stream)
+            else:
+                selector.modify(self._stream, events)
+        for key, _ in selector.select(self._time_left()):
+            if key.fileobj is self._bell:
+                self._bell.quiet()
+        return events
+
+    def _time_left(self) -> float:
+        if self._more:
+            return 0
+        due = max(self._heard, self._pinged) + self._interval
+        if self._unanswered is not None:
+            due = min(due, max(self._unanswered, self._moved) + self._patience)
+        return max(0.0, due - time.monotonic())
+
+    def _turn(self, now: float) -> End | None:
+        """Do what there is to do, without waiting."""
+        if self._paused and not self._inbox.full:
+            # what was not read in the meantime is no sign of a dead peer
+            self._paused = False
+            self._heard, self._unanswered = now, None
+        end = None
+        if not self._paused:
+            end = self._read(now)
+            self._paused = self._inbox.full
+            if end is None and self._broken is not None and not self._more:
+                end = lost(self._broken)
+        if end is None:
+            end = self._keep_alive(now)
+            self._flush()
+        return end
+
+    def _read(self, now: float) -> End | None:
+        """Hand over what has arrived, up to a turn's share."""
+        messages: list[bytes] = []
+        size = 0
+        end = None
+        try:
+            while end is None and size < _TURN_BYTES:
+                chunk = self._stream.receive()
+                if chunk is None:
+                    break
+                if not chunk:
+                    end = End(None, ENDED)
+                    break
+                self._heard, self._unanswered = now, None
+                size += len(chunk)
+                arrived, controls = self._decoder.feed(chunk)
+                messages += arrived
+                if controls:
+                    end = self._obey(controls)
+                if self._stream.drained:
+                    break
+        finally:
+            if messages:
+                self._inbox.put(messages, size)
+        self._more = size >= _TURN_BYTES
+        return end
+
+    def _obey(self, controls: list[Control]) -> End | None:
+        for control in controls:
+            if isinstance(control, Ping):
+                self._pong = control.payload  # only the newest needs an answer (RFC 6455 §5.5.3)
+            elif isinstance(control, Close):
+                self._farewell = close_payload(control.code, "")
+                return End(control.code, close_text(control.code, control.reason))
+            elif isinstance(control, Violation):
+                self._farewell = close_payload(control.code, control.reason)
+                return End(control.code, close_text(control.code, control.reason))
+        return None
+
+    def _keep_alive(self, now: float) -> End | None:
+        """Ping a silent peer; the end of one that stays silent."""
+        if now >= max(self._heard, self._pinged) + self._interval:
+            self._pinged = now
+            self._ping_due = True
+            if self._unanswered is None:
+                self._unanswered = now
+        if self._paused or self._unanswered is None:
+            return None
+        if now < max(self._unanswered, self._moved) + self._patience:
+            return None
+        return End(None, f"no traffic for {self._interval + self._patience:g} s")
+
+    def _say_farewell(self, payload: bytes, deadline: Deadline) -> None:
+        if not acquire(self._writing, Deadline(_WRITER_GRACE)):
+            return  # in the middle of a frame: a close frame can't follow
+        try:
+            if self._broken is None and self._drain(deadline):
+                self._tail = memoryview(format_frame(CLOSE, payload))
+                self._drain(deadline)
+        except OSError:
+            pass  # best effort: the connection is over either way
+        finally:
+            self._writing.release()
+
+    # --- any thread
+
+    def send(self, frame: bytes, deadline: Deadline) -> None:
+        """Send one whole frame. `SessionClosedError`, `RequestTimeoutError`.
+
+        A frame that was begun when the time ran out goes on as soon as there is room, before all others;
+        one that was not begun is not sent.
+        """
+        if not acquire(self._writing, deadline):
+            raise RequestTimeoutError("sending", deadline.timeout or 0.0)
+        try:
+            self._check_open()
+            if not self._drain(deadline):
+                raise RequestTimeoutError("sending", deadline.timeout or 0.0)
+            self._tail = memoryview(frame)
+            if not self._drain(deadline):
+                raise RequestTimeoutError("sending", deadline.timeout or 0.0)
+        except RequestTimeoutError:
+            raise
+        except OSError as error:
+            self._broken = error
+            raise self._closed_error(error) from error
+        finally:
+            self._settle(frame)
+            self._writing.release()
+        if self._pong is not None or self._ping_due:
+            self._flush()
+
+    def _check_open(self) -> None:
+        if self._inbox.end is not None:
+            raise self._inbox.end.error()
+        if self._broken is not None:
+            raise lost(self._broken).error()
+
+    def _drain(self, deadline: Deadline) -> bool:
+        """Write the tail, waiting for room; false at the deadline. Needs the lock."""
+        while self._tail:
+            self._torn = True
+            sent = self._stream.send(self._tail)
+            self._tail = self._tail[sent:]
+            self._torn = False
+            if not sent:
+                if not self._stream.wait(deadline):
+                    return False
+                self._moved = time.monotonic()
+        return True
+
+    def _settle(self, frame: bytes) -> None:
+        """After a send, however it ended: leave a tail that can be continued, or a broken link."""
+        if self._torn and self._broken is None:
+            self._broken = ConnectionAbortedError("a write was interrupted")
+        unbegun = len(self._tail) == len(frame) and not self._stream.must_repeat
+        if unbegun or self._broken is not None:
+            self._tail = _NOTHING
+        if self._tail or self._broken is not None:
+            self._bell.ring()
+
+    def _flush(self) -> None:
+        """Write what is due and fits: the rest of a frame, a pong, a ping. Whoever writes does the rest."""
+        while self._tail or self._pong is not None or self._ping_due:
+            if not self._writing.acquire(blocking=False):
+                return
+            try:
+                if self._broken is not None or not self._drain(Deadline(0)):
+                    return
+                if self._pong is not None:
+                    pong, self._pong = self._pong, None
+                    self._tail = memoryview(format_frame(PONG, pong))
+                elif self._ping_due:
+                    self._ping_due = False
+                    self._tail = memoryview(format_frame(PING, b""))
+            except OSError as error:
+                self._broken = error
+                self._tail = _NOTHING
+                self._bell.ring()
+            finally:
+                self._writing.release()
+
+    def _closed_error(self, error: OSError) -> SessionClosedError:
+        """Why a write failed, as the reader sees it: there may be a close frame to read."""
+        self._bell.ring()
+        self._inbox.wait_for(lambda: self._inbox.end is not None, Deadline(_REASON_WAIT))
+        return (self._inbox.end or lost(error)).error()
