@@ -1,0 +1,467 @@
+"""HTTP for the REST endpoints and the session's JSON-RPC: the one file that knows `requests`.
+
+`HttpClient.request` sends one request and gives an `HttpReply` of whatever status; what fails
+below that is an `HttpError` or a `RequestTimeoutError`. What it holds on to:
+
+* a credential goes to the origin that it was given for: a redirect to any other origin is refused,
+  ``~/.netrc`` and cookies are not used, and no error shows a URL's user, password or query;
+* sizes and times that the server chooses are bounded: bodies, redirects, how long a body may take;
+* a request is repeated only while its caller allows it (`Repeat`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from attrs import field, frozen
+
+from backtest_sync.errors import HttpError, HttpStatusError, InvalidParamsError, RequestTimeoutError
+from backtest_sync.limits import Deadline
+from backtest_sync.origins import is_loopback, joined, origin, shown_url
+from backtest_sync.protocol import jsontext
+from backtest_sync.useragent import USER_AGENT
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import requests
+    from requests.adapters import HTTPAdapter
+
+#: The header that carries the API key (protocol/control.md §2).
+API_KEY_HEADER = "X-API-Key"
+#: The largest body that is read, decompressed, in bytes: beyond it the request fails.
+MAX_BODY_BYTES = 256 * 1024 * 1024
+#: How much of the body of a non-2xx answer is kept, in bytes.
+MAX_ERROR_BODY_BYTES = 1024 * 1024
+#: How many redirects, all within one origin, a request follows.
+MAX_REDIRECTS = 5
+#: Idle connections kept for one origin; more may be open at a time.
+POOL_SIZE = 64
+#: Answers that ask for another try: too many requests, bad gateway, unavailable, gateway timeout.
+RETRY_STATUSES = frozenset({429, 502, 503, 504})
+#: The first pause before another try and the longest, in seconds; each doubles, with jitter.
+RETRY_PAUSE, MAX_RETRY_PAUSE = 0.1, 2.0
+
+_CHUNK = 64 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+def check_api_key(api_key: str) -> str:
+    """``api_key``, when it can stand in a header; else `InvalidParamsError` without showing it."""
+    if not isinstance(api_key, str):
+        raise InvalidParamsError(f"api_key: expected text, got {type(api_key).__name__}")
+    if api_key != api_key.strip():
+        raise InvalidParamsError(
+            "invalid API key header value: blanks or a line break around it; strip them"
+        )
+    if not all(" " <= char <= "~" for char in api_key):
+        raise InvalidParamsError(
+            "invalid API key header value: only printable ASCII characters can stand in a header"
+        )
+    return api_key
+
+
+class Repeat(Enum):
+    """When a failed request may be sent again, while its ``retry_for`` lasts."""
+
+    UNSENT = "unsent"  #: only when no connection came about, so that it was never sent
+    SAFE = "safe"  #: also after a broken connection or an answer of `RETRY_STATUSES`
+
+
+@frozen
+class HttpReply:
+    """An answer of any status. ``url`` is as errors show it: no user, password or query."""
+
+    url: str
+    status: int
+    phrase: str
+    body: bytes = field(repr=lambda body: f"{len(body)} bytes")
+    headers: Mapping[str, str] = field(factory=dict, repr=False, eq=False)
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
+
+    def raise_for_status(self) -> HttpReply:
+        """This reply, when its status is 2xx; else `HttpStatusError` with the body's text."""
+        if not 200 <= self.status < 300:
+            raise HttpStatusError(self.url, self.status, self.phrase, self.text)
+        return self
+
+    def json(self) -> Any:
+        """The body's JSON value; `HttpError` when it is none."""
+        try:
+            return jsontext.loads(self.body)
+        except ValueError as error:
+            raise self.error(f"the body is no JSON: {error}") from error
+
+    def error(self, reason: str) -> HttpError:
+        """An error about this reply, to raise."""
+        return HttpError(
+            self.url,
+            reason,
+            status=self.status,
+            body=self.body[:MAX_ERROR_BODY_BYTES].decode("utf-8", "replace"),
+        )
+
+
+@frozen
+class _Failure:
+    """A try that gave no answer, and what it says about another one."""
+
+    error: HttpError | RequestTimeoutError
+    cause: BaseException | None = None
+    unsent: bool = False  # no connection came about
+    passing: bool = False  # may be over when tried again
+
+
+@frozen
+class _Request:
+    method: str
+    url: str
+    params: Sequence[tuple[str, str]] | None
+    body: bytes | None
+    headers: Mapping[str, str]
+
+
+class HttpClient:
+    """Connections to HTTP servers, kept open between requests; for any number of threads.
+
+    ``timeout`` bounds a request, tries and body included, in seconds (``None``: no limit);
+    ``headers`` go with every request; ``ssl_context`` replaces the system's roots. Proxies are
+    those of the environment, but never for loopback. After a fork the child opens connections of
+    its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        connect_timeout: float | None = 10.0,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._headers = dict(headers or {})
+        self._ssl_context = ssl_context
+        self._lock = threading.Lock()
+        self._session: requests.Session | None = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Sequence[tuple[str, str]] | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        retry_for: float | None = 0.0,
+        repeat: Repeat = Repeat.UNSENT,
+    ) -> HttpReply:
+        """Send a request and read its whole answer, of whatever status.
+
+        ``params`` are the query in this order, ``json`` the body's value; ``timeout`` takes the
+        place of the client's. Tries may begin until ``retry_for`` seconds have passed (``None``:
+        until the timeout), as far as ``repeat`` lets them; then the last try's outcome stands.
+        Raises `HttpError` and `RequestTimeoutError`.
+        """
+        request = _Request(method, url, params, _json_body(json), headers or {})
+        deadline = Deadline(self._timeout if timeout is None else timeout)
+        tries = deadline.sooner(retry_for)
+        pauses = _pauses()
+        outcome = self._try(request, deadline)
+        while _repeatable(outcome, repeat) and self._wait(
+            max(next(pauses), _retry_after(outcome)), tries
+        ):
+            outcome = self._try(request, deadline)
+        if isinstance(outcome, _Failure):
+            raise outcome.error from outcome.cause
+        return outcome
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep; ``False`` as soon as the client is closed."""
+        end = Deadline(seconds)
+        while not self._closed and (left := end.remaining()):
+            time.sleep(min(left, 0.2))
+        return not self._closed
+
+    def close(self) -> None:
+        """Close every connection; later requests fail."""
+        with self._lock:
+            self._closed = True
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def __enter__(self) -> HttpClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} holds connections and can't be pickled: "
+            "send the URL to the other process and open one there"
+        )
+
+    # --- one try
+
+    def _try(self, request: _Request, deadline: Deadline) -> HttpReply | _Failure:
+        """The answer after same-origin redirects, or why there is none."""
+        for _ in range(MAX_REDIRECTS + 1):
+            outcome = self._exchange(request, deadline)
+            if isinstance(outcome, _Failure):
+                return outcome
+            location = _redirect(request.method, outcome)
+            if location is None:
+                return outcome
+            target = joined(request.url, location)
+            if origin(target) != origin(request.url):
+                return _Failure(
+                    outcome.error(
+                        f"it redirects to another origin, {shown_url(target)}, which is not "
+                        "followed; use that URL when you trust it"
+                    )
+                )
+            request = _Request(request.method, target, None, request.body, request.headers)
+        return _Failure(
+            HttpError(
+                shown_url(request.url), f"more than {MAX_REDIRECTS} redirects (MAX_REDIRECTS)"
+            )
+        )
+
+    def _exchange(self, request: _Request, deadline: Deadline) -> HttpReply | _Failure:
+        """One request and its answer, redirects included as they are."""
+        from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined] # urllib3's root
+
+        if self._closed:
+            return _Failure(HttpError(shown_url(request.url), "the client is closed"))
+        if deadline.expired:
+            return _Failure(_timed_out(request, deadline))
+        try:
+            return self._send(request, deadline)
+        except (BaseHTTPError, OSError, ValueError) as error:  # requests' own are OSErrors
+            failure = self._failure(error, request, deadline)
+        return failure
+
+    def _send(self, request: _Request, deadline: Deadline) -> HttpReply:
+        from requests import Request
+        from requests.utils import get_environ_proxies
+
+        session = self._opened(request.url)
+        content = {} if request.body is None else {"Content-Type": "application/json"}
+        prepared = session.prepare_request(
+            Request(
+                request.method,
+                request.url,
+                params=request.params,
+                data=request.body,
+                headers={**content, **request.headers},
+            )
+        )
+        remaining = deadline.remaining()
+        # Session.send would read a redirect's body to its end, however long
+        response = session.get_adapter(request.url).send(
+            prepared,
+            stream=True,
+            timeout=(_sooner(self._connect_timeout, remaining), remaining),
+            proxies={} if is_loopback(request.url) else get_environ_proxies(request.url),
+        )
+        try:
+            body = _read_body(response, deadline)
+        finally:
+            response.close()
+        if not response.ok:
+            body = _without_key(body, request.headers)
+        return HttpReply(
+            shown_url(request.url),
+            response.status_code,
+            response.reason or "",
+            body,
+            response.headers,
+        )
+
+    def _failure(self, error: Exception, request: _Request, deadline: Deadline) -> _Failure:
+        from requests import exceptions
+
+        shown, root = shown_url(request.url), _root(error)
+        connecting = isinstance(error, exceptions.ConnectionError) and _while_connecting(error)
+        if isinstance(error, exceptions.ConnectTimeout) and not deadline.expired:
+            limit = RequestTimeoutError(f"connecting to {shown}", self._connect_timeout or 0.0)
+            return _Failure(limit, root, unsent=True, passing=True)
+        if isinstance(root, TimeoutError) and (deadline.expired or not connecting):
+            return _Failure(_timed_out(request, deadline), root)
+        if isinstance(error, exceptions.InvalidHeader):  # its text shows the value
+            return _Failure(HttpError(shown, "a header's name or value can't stand in a header"))
+        if isinstance(error, exceptions.ProxyError):
+            return _Failure(HttpError(shown, f"the proxy: {_reason(root)}"), root)
+        if isinstance(error, (exceptions.SSLError, ValueError)):
+            return _Failure(HttpError(shown, _reason(root)), root)
+        return _Failure(HttpError(shown, _reason(root)), root, unsent=connecting, passing=True)
+
+    # --- the session
+
+    def _opened(self, url: str) -> requests.Session:
+        with self._lock:
+            if self._session is None or self._pid != os.getpid():
+                self._session, self._pid = self._new_session(), os.getpid()
+            if url.startswith("https:") and "https://" not in self._session.adapters:
+                self._session.mount("https://", _tls_adapter(self._ssl_context))
+            return self._session
+
+    def _new_session(self) -> requests.Session:
+        from http.cookiejar import DefaultCookiePolicy
+
+        import requests
+
+        session = requests.Session()
+        session.trust_env = False  # no ~/.netrc; proxies are looked up for each request
+        session.headers.update(self._headers)
+        session.headers["User-Agent"] = USER_AGENT
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        session.adapters.clear()
+        session.mount("http://", requests.adapters.HTTPAdapter(POOL_SIZE, POOL_SIZE))
+        return session
+
+    def _wait(self, pause: float, tries: Deadline) -> bool:
+        """Sleep; whether another try may begin then."""
+        remaining = tries.remaining()
+        return (remaining is None or pause < remaining) and self.pause(pause)
+
+
+def _tls_adapter(context: ssl.SSLContext | None) -> HTTPAdapter:
+    """An adapter whose connections all use ``context``, or the system's roots without one."""
+    import ssl
+
+    from requests.adapters import HTTPAdapter
+
+    ssl_context = context or ssl.create_default_context()
+
+    class ContextAdapter(HTTPAdapter):
+        """requests would add its own roots to the context and overrule what it verifies."""
+
+        def init_poolmanager(self, *args: Any, **options: Any) -> None:
+            super().init_poolmanager(*args, ssl_context=ssl_context, **options)
+
+        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+            return super().proxy_manager_for(proxy, ssl_context=ssl_context, **options)
+
+        def cert_verify(self, *args: Any, **options: Any) -> None:
+            pass
+
+        def build_connection_pool_key_attributes(self, *args: Any, **options: Any) -> Any:
+            host, _ = super().build_connection_pool_key_attributes(*args, **options)
+            return host, {}
+
+    return ContextAdapter(POOL_SIZE, POOL_SIZE)
+
+
+def _json_body(value: object) -> bytes | None:
+    try:
+        return None if value is None else jsontext.dumps(value).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidParamsError(f"the request can't be written as JSON: {error}") from error
+
+
+def _read_body(response: requests.Response, deadline: Deadline) -> bytes:
+    """The whole body, decompressed; of an error's as much as is kept."""
+    limit = MAX_BODY_BYTES if response.ok else MAX_ERROR_BODY_BYTES
+    # what has arrived, where urllib3 is new enough, so that a trickle can't outlast the deadline
+    read = getattr(response.raw, "read1", response.raw.read)
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := read(_CHUNK, decode_content=True):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            if not response.ok:
+                break
+            raise HttpError(
+                shown_url(response.url),
+                f"the body is larger than the limit of {limit} bytes (MAX_BODY_BYTES)",
+                status=response.status_code,
+            )
+        if deadline.expired:
+            raise TimeoutError
+    return b"".join(chunks)[:limit]
+
+
+def _without_key(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """An error's body, which errors show, without the key should the server repeat it."""
+    key = headers.get(API_KEY_HEADER, "").encode()
+    return body.replace(key, b"[API key]") if len(key) >= 8 else body
+
+
+# --- repeating
+
+
+def _pauses() -> Iterator[float]:
+    for n in itertools.count():
+        yield min(RETRY_PAUSE * 2**n, MAX_RETRY_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 spreads clients
+
+
+def _repeatable(outcome: HttpReply | _Failure, repeat: Repeat) -> bool:
+    if isinstance(outcome, _Failure):
+        return outcome.passing and (outcome.unsent or repeat is Repeat.SAFE)
+    return repeat is Repeat.SAFE and outcome.status in RETRY_STATUSES
+
+
+def _retry_after(outcome: HttpReply | _Failure) -> float:
+    """Seconds that the server asks to wait."""
+    text = "" if isinstance(outcome, _Failure) else outcome.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+# --- failures
+
+
+def _timed_out(request: _Request, deadline: Deadline) -> RequestTimeoutError:
+    return RequestTimeoutError(
+        f"requesting {request.method} {shown_url(request.url)}", deadline.timeout or 0.0
+    )
+
+
+def _while_connecting(error: Exception) -> bool:
+    """Whether there was no connection yet: then alone requests wraps an error that has a reason."""
+    return bool(error.args) and hasattr(error.args[0], "reason")
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost error: those around it show the URL with its query."""
+    while True:
+        wrapped = [error.__cause__, getattr(error, "reason", None), *error.args]
+        inner = next((e for e in wrapped if isinstance(e, BaseException)), None)
+        if inner is None:
+            return error
+        error = inner
+
+
+def _reason(root: BaseException) -> str:
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
+    return str(root) or type(root).__name__
+
+
+def _redirect(method: str, reply: HttpReply) -> str | None:
+    """Where a reply sends a request that may be repeated there as it is, else ``None``."""
+    if reply.status not in _REDIRECTS or (method != "GET" and reply.status not in (307, 308)):
+        return None
+    return reply.headers.get("Location")
+
+
+def _sooner(first: float | None, second: float | None) -> float | None:
+    limits = [limit for limit in (first, second) if limit is not None]
+    return min(limits) if limits else None
