@@ -121,6 +121,8 @@ class FrameDecoder:
                 return
             payload, self._body = bytes(self._body), bytearray()
             self._finish(self._head, payload, messages, controls)
+            if self._over:
+                return
         elif self._rest:
             chunk, self._rest = self._rest + chunk, b""
         end = len(chunk)
