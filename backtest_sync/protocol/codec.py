@@ -1,0 +1,159 @@
+"""Text to values and values to text.
+
+Decoding raises ``DeserializeError`` with the place in the JSON; encoding can't fail on a value,
+since values are checked when they are made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from backtest_sync.errors import DeserializeError
+from backtest_sync.protocol import jsontext
+from backtest_sync.protocol.fields import U64_MAX
+from backtest_sync.protocol.jsontext import Marked, dumps, loads
+from backtest_sync.protocol.messages import method_of, read_message, write_message
+from backtest_sync.protocol.requests import REQUESTS, Request
+from backtest_sync.protocol.responses import (
+    RESPONSES,
+    BacktestStatus,
+    ReadyForContinue,
+    Response,
+    SlotNotification,
+    StatusResponse,
+    read_response,
+    write_response,
+)
+from backtest_sync.protocol.shape import Mismatch, Value, kind_of
+
+V = TypeVar("V", bound=Value)
+
+_new = object.__new__
+_set_slot = SlotNotification.slot.__set__  # type: ignore[attr-defined]
+_READY = ReadyForContinue()
+_STATUSES = {status.value: StatusResponse(status) for status in BacktestStatus}
+
+
+def decode_response(text: str | bytes) -> tuple[int | None, Response]:
+    """The sequence (``None`` without one) and the value of a response.
+
+    A method, status or error kind of a newer server becomes a value; what is no JSON or breaks the
+    protocol is a ``DeserializeError``.
+    """
+    try:
+        message = loads(text)
+    except ValueError as error:
+        raise _refused(str(error), text) from error
+    # The three messages that come by the million, ahead of the general way.
+    try:
+        method = message["method"]
+        if method == "slotNotification":
+            slot = message["params"]
+            if type(slot) is int and 0 <= slot <= U64_MAX:
+                value: Response = _new(SlotNotification)
+                _set_slot(value, slot)
+                return (None if len(message) == 2 else _sequence(message)), value
+        elif method == "status":
+            value = _STATUSES[message["params"]["status"]]
+            return (None if len(message) == 2 else _sequence(message)), value
+        elif method == "readyForContinue" and message.get("params") is None:
+            return (None if len(message) == 1 else _sequence(message)), _READY
+    except (KeyError, TypeError):
+        pass
+    return _decode_response(text, message)
+
+
+def _decode_response(text: str | bytes, message: Any) -> tuple[int | None, Response]:
+    message = _marked(text, message)
+    try:
+        return _sequence(message), read_response(message, RESPONSES)
+    except Mismatch as error:
+        raise _mismatched(error, text) from None
+
+
+def _sequence(message: Any) -> int | None:
+    """The ``seqId`` of a message; one of a wrong type is none (protocol/control.md §3.1)."""
+    if not isinstance(message, dict) or (
+        isinstance(message, Marked) and "seqId" in message.repeated
+    ):
+        return None
+    sequence = message.get("seqId")
+    return sequence if type(sequence) is int and 0 <= sequence <= U64_MAX else None
+
+
+def encode_response(value: Response, seq_id: int | None = None) -> str:
+    """The text of a response, with its sequence where it has one."""
+    if type(value) is SlotNotification:
+        if seq_id is None:
+            return f'{{"method":"slotNotification","params":{value.slot}}}'
+        return f'{{"seqId":{seq_id},"method":"slotNotification","params":{value.slot}}}'
+    message = write_response(value)
+    return dumps(message if seq_id is None else {"seqId": seq_id, **message})
+
+
+def decode_request(text: str | bytes) -> Request:
+    """The value of a request; an unknown method is a ``DeserializeError``."""
+    try:
+        message = _marked(text, loads(text))
+        method = method_of(message)
+        if method not in REQUESTS:
+            raise Mismatch(
+                f"unknown method {method!r}, expected one of {', '.join(REQUESTS)}"
+            ).under(".method")
+        request: Request = read_message(REQUESTS[method], message)
+    except Mismatch as error:
+        raise _mismatched(error, text) from None
+    except ValueError as error:
+        raise _refused(str(error), text) from error
+    return request
+
+
+def encode_request(value: Request) -> str:
+    """The text of a request."""
+    return dumps(write_message(value))
+
+
+def structure(cls: type[V], json: Any) -> V:
+    """The value of a JSON value that is no message of its own: a REST body, a notification."""
+    try:
+        value: V = kind_of(cls).read(json)
+    except Mismatch as error:
+        raise _mismatched(error, dumps(json)) from None
+    return value
+
+
+def unstructure(value: Value) -> Any:
+    """The JSON value of a value."""
+    write = kind_of(type(value)).write
+    return write(value)  # type: ignore[misc]
+
+
+def _marked(text: str | bytes, json: Any) -> Any:
+    """``json``, with repeated keys marked where ``text`` may have some.
+
+    Each key has its own colon, so a text of no more colons than keys repeats none.
+    """
+    colons = text.count(":") if isinstance(text, str) else text.count(b":")
+    return json if colons == _count_keys(json) else jsontext.loads_marking(text)
+
+
+def _count_keys(json: Any) -> int:
+    count = 0
+    pending = [json]
+    while pending:
+        item = pending.pop()
+        if type(item) is dict:
+            count += len(item)
+            pending.extend(item.values())
+        elif type(item) is list:
+            pending.extend(item)
+    return count
+
+
+def _mismatched(error: Mismatch, text: str | bytes) -> DeserializeError:
+    return _refused(f"{error.reason} at {error.path()}", text)
+
+
+def _refused(reason: str, text: str | bytes) -> DeserializeError:
+    raw = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    return DeserializeError(reason, raw)
