@@ -1,28 +1,56 @@
-"""One session's chain: a LiteSVM that replays a bundle. SKELETON, being implemented."""
+"""One session's chain: a machine of its own that replays a bundle, batch by batch.
+
+The order in a slot is the caller's: ``open_slot``, the batches, the user's transactions,
+``close_slot`` (protocol/control.md §4.2). Nothing here knows sessions, sockets or clocks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from backtest_sync.local.bundle import Block, Bundle
-from backtest_sync.local.executed import Capture, Executed, Simulation
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+from solders.transaction_metadata import FailedTransactionMetadata
+
+from backtest_sync.errors import InvalidParamsError
+from backtest_sync.local import playback, svm
+from backtest_sync.local.accounts import RefusedAccountError, write_accounts
+from backtest_sync.local.balances import View, mint_decimals, view
+from backtest_sync.local.blocks import BlockTransaction, prepare
+from backtest_sync.local.bundle import ACCOUNT_STATE
+from backtest_sync.local.compute import with_extra_units
+from backtest_sync.local.executed import (
+    AccountChange,
+    Capture,
+    Executed,
+    PlayedBack,
+    Ran,
+    Simulated,
+    Simulation,
+    Source,
+)
+from backtest_sync.local.lines import BundleError
 from backtest_sync.local.summary import Summary
+from backtest_sync.local.sysvars import Sysvars
 
 if TYPE_CHECKING:
     from solders.account import Account
-    from solders.transaction import VersionedTransaction
 
+    from backtest_sync.local.blocks import Block
+    from backtest_sync.local.bundle import Bundle
     from backtest_sync.protocol import AccountData
+
+_NOTE_BALANCES = Capture.BALANCES | Capture.SUMMARY
 
 
 class Engine:
-    """Executes blocks batch by batch on a LiteSVM of its own. Not thread-safe."""
+    """Executes the blocks of a bundle on a LiteSVM of its own. For one thread.
 
-    slot: int  # slot that reads show: the open one, or the last closed one
-    block: Block | None  # the open block, or the last closed one
-    next_batch: int  # index of the batch that run_batch would run, == len(batches) at the end
-    summary: Summary
+    ``extra_compute_units`` are added to the limit of each historical transaction that sets one.
+    With ``replay_account_state`` nothing is executed: a slot's end brings its recorded state.
+    """
 
     def __init__(
         self,
@@ -32,25 +60,153 @@ class Engine:
         extra_compute_units: int = 0,
         replay_account_state: bool = False,
     ) -> None:
-        """Loads the accounts at the range that begins at ``start_slot`` (BundleError if none does)."""
+        """Loads the accounts at the range that begins at ``start_slot``; BundleError if none does."""
+        self._bundle = bundle
+        self._extra_units = extra_compute_units
+        self._replaying_state = replay_account_state
+        starts = {r.start_slot for r in bundle.ranges if r.kind == ACCOUNT_STATE}
+        if replay_account_state and start_slot not in starts:
+            raise BundleError(bundle.path, f"no recorded account state begins at slot {start_slot}")
+        accounts = bundle.accounts_at(start_slot)
+        self._svm = svm.new_svm()
+        self._sysvars = Sysvars(self._svm)
+        self._resident: set[str] = set(accounts)
+        self._views: dict[str, View] = {}
+        self._decimals: dict[bytes, int] = {}
+        self._block: Block | None = None
+        self._next_batch = 0
+        self._sent = 0
+        self.summary = Summary()
+        try:
+            write_accounts(
+                self._svm, {svm.to_pubkey(key): account for key, account in accounts.items()}
+            )
+        except RefusedAccountError as error:
+            raise BundleError(bundle.path, str(error)) from error
 
-    # --- history -----------------------------------------------------------------------------
+    # --- position ---------------------------------------------------------------------------
+
+    @property
+    def block(self) -> Block:
+        """The block that is open, or that was closed last. There is one once a slot was opened."""
+        if self._block is None:
+            raise RuntimeError("no slot was opened yet")
+        return self._block
+
+    @property
+    def slot(self) -> int:
+        """The slot of ``block``: what reads show."""
+        return self.block.slot
+
+    @property
+    def next_batch(self) -> int:
+        """Index of the batch that runs next; the count of batches once all ran."""
+        return self._next_batch
+
+    # --- history ----------------------------------------------------------------------------
+
     def open_slot(self, block: Block) -> None:
-        """Begins a block: Clock and the other sysvars, blockhash; no transaction runs yet."""
+        """Begins a block: Clock, the other sysvars and the blockhash are its own from here on."""
+        self._block = block
+        self._next_batch = 0
+        self._sent = 0
+        self._sysvars.open_slot(block)
 
     def run_batch(self, capture: Capture = Capture.BALANCES) -> list[Executed]:
-        """Runs the next batch of the open block; [] when none is left."""
-        raise NotImplementedError
+        """Runs the next batch of the open block; an empty list where none is left.
 
-    def close_slot(self) -> None:
-        """Ends the open block (its user transactions must have been sent before)."""
+        Transactions that can't be executed are played back; insane ones are skipped and counted.
+        """
+        batches = self.block.batches
+        if self._next_batch == len(batches):
+            return []
+        index = self._next_batch
+        self._next_batch += 1
+        if self._replaying_state:
+            return []
+        done: list[Executed] = []
+        for transaction in batches[index]:
+            if not transaction.is_sane:
+                self.summary.unsanitizable += 1
+            elif self._is_executable(transaction):
+                done.append(self._run_historical(transaction, index, capture))
+            else:
+                done.append(self._play_back(transaction, index, capture))
+        return done
 
-    # --- the user's doings ---------------------------------------------------------------------
+    def close_slot(self) -> tuple[AccountChange, ...]:
+        """Ends the open block. Gives what recorded state changed, when that is replayed."""
+        if not self._replaying_state:
+            return ()
+        return self._write(
+            {
+                svm.to_pubkey(address): account
+                for address, account in self._bundle.recorded_state(self.slot).items()
+            }
+        )
+
+    def _run_historical(
+        self, transaction: BlockTransaction, batch_index: int, capture: Capture
+    ) -> Ran:
+        prepared = transaction.transaction
+        if self._extra_units:
+            prepared = with_extra_units(prepared, self._extra_units)
+        ran = self._run(transaction, prepared, Source.EXECUTED, batch_index, capture)
+        if capture & Capture.SUMMARY and transaction.meta is not None:
+            self.summary.compare(ran, transaction.meta)
+        return ran
+
+    def _is_executable(self, transaction: BlockTransaction) -> bool:
+        """Whether the machine has every account that the transaction had on chain.
+
+        An account is known once the bundle gave it, or once it was seen not to exist on chain yet:
+        from then on it is this chain's own doing whether it does.
+        """
+        if self._resident.issuperset(transaction.key_set):
+            return True
+        if transaction.unresolved:
+            return False
+        balances = transaction.meta["preBalances"] if transaction.meta else ()
+        new = []
+        for position, key in enumerate(transaction.keys):
+            if key in self._resident:
+                continue
+            if balances and balances[position] and self._read(key) is None:
+                return False
+            new.append(key)
+        self._resident.update(new)
+        return True
+
+    def _play_back(
+        self, transaction: BlockTransaction, batch_index: int, capture: Capture
+    ) -> PlayedBack:
+        moved = playback.moved_accounts(transaction, self._read)
+        changes = self._write({svm.to_pubkey(key): account for key, account in moved.items()})
+        self.summary.played_back += 1
+        return PlayedBack(
+            slot=self.slot,
+            block_time=self.block.block_time,
+            batch_index=batch_index,
+            index=transaction.index,
+            source=Source.PLAYED_BACK,
+            err=(transaction.meta or {}).get("err"),
+            changes=changes if capture & Capture.DIFFS else (),
+            of=transaction,
+        )
+
+    # --- the user's doings ------------------------------------------------------------------
+
     def send(
         self, transaction: VersionedTransaction, capture: Capture = Capture.BALANCES
     ) -> Executed:
-        """Executes a user's transaction in the current slot and commits it."""
-        raise NotImplementedError
+        """Executes a user's transaction in the current slot and commits it. No check of signatures.
+
+        One that can't even begin (no such payer, no such program) has its error and no logs.
+        """
+        index = len(self.block.transactions) + self._sent
+        self._sent += 1
+        prepared = prepare(transaction, bytes(transaction), index=index, read=self._svm.get_account)
+        return self._run(prepared, transaction, Source.USER, None, capture)
 
     def simulate(
         self,
@@ -59,38 +215,192 @@ class Engine:
         overrides: Mapping[str, AccountData] | None = None,
         accounts: Sequence[str] = (),
     ) -> Simulation:
-        """Runs transactions on top of ``overrides`` and forgets them; see Simulation."""
-        raise NotImplementedError
+        """Runs transactions one after another on top of ``overrides``, and forgets them.
 
-    def set_accounts(self, modifications: Mapping[str, AccountData]) -> None:
-        """Writes accounts at once; a replaced ProgramData takes effect. Lamports 0 removes."""
+        ``accounts``: whose states to give afterwards. InvalidParamsError for an override that the
+        machine refuses.
+        """
+        undo: dict[Pubkey, Account | None] = {}
+        outcomes: list[Simulated] = []
+        written = _to_accounts(overrides or {})
+        try:
+            for transaction in transactions:
+                self._overlay(written, undo)
+                outcome, written = self._simulate_one(transaction)
+                outcomes.append(outcome)
+                if outcome.err is not None:
+                    break
+            self._overlay(written, undo)
+            states = [self._read(address) for address in accounts]
+        finally:
+            write_accounts(self._svm, undo)
+        return Simulation(outcomes, states)
 
-    # --- reads ---------------------------------------------------------------------------------
+    def _overlay(
+        self, accounts: Mapping[Pubkey, Account | None], undo: dict[Pubkey, Account | None]
+    ) -> None:
+        before = {address: self._svm.get_account(address) for address in accounts}
+        self._refusing(accounts)
+        undo.update((address, old) for address, old in before.items() if address not in undo)
+
+    def _simulate_one(
+        self, transaction: VersionedTransaction
+    ) -> tuple[Simulated, dict[Pubkey, Account | None]]:
+        result: Any = self._svm.simulate_transaction(transaction)
+        failed = isinstance(result, FailedTransactionMetadata)
+        meta = result.meta()
+        simulated = Simulated(
+            err=svm.error_json(result.err()) if failed else None,
+            logs=meta.logs(),
+            units=meta.compute_units_consumed(),
+            fee=meta.fee(),
+            return_data=svm.return_data_json(meta.return_data()),
+            inner_instructions=svm.inner_json(meta.inner_instructions()),
+        )
+        return simulated, {} if failed else dict(result.post_accounts())
+
+    def set_accounts(self, modifications: Mapping[str, AccountData]) -> tuple[AccountChange, ...]:
+        """Writes accounts at once, all or none, and gives what changed.
+
+        A replaced ProgramData takes effect with the next transaction. No lamports: the account is
+        removed. InvalidParamsError for an account that the machine refuses, an ELF that it can't
+        load among them.
+        """
+        self._resident.update(modifications)
+        return self._write(_to_accounts(modifications))
+
+    def _write(self, accounts: Mapping[Pubkey, Account | None]) -> tuple[AccountChange, ...]:
+        before = {address: self._svm.get_account(address) for address in accounts}
+        self._refusing(accounts)
+        changes = []
+        for address, pre in before.items():
+            self._views.pop(str(address), None)
+            self._decimals.pop(bytes(address), None)
+            post = self._svm.get_account(address)
+            if pre != post:
+                changes.append(AccountChange(str(address), pre, post))
+        return tuple(changes)
+
+    def _refusing(self, accounts: Mapping[Pubkey, Account | None]) -> None:
+        try:
+            write_accounts(self._svm, accounts)
+        except RefusedAccountError as error:
+            raise InvalidParamsError(f"can't be applied: {error}") from error
+
+    # --- one transaction --------------------------------------------------------------------
+
+    def _run(
+        self,
+        transaction: BlockTransaction,
+        prepared: VersionedTransaction,
+        source: Source,
+        batch_index: int | None,
+        capture: Capture,
+    ) -> Ran:
+        keys, pubkeys, writable = transaction.keys, transaction.pubkeys, transaction.writable
+        views, read = self._views, self._svm.get_account
+        noting = bool(capture & _NOTE_BALANCES)
+        pre = self._noted(keys, pubkeys) if noting else []
+        before = [read(pubkeys[i]) for i in writable] if capture & Capture.DIFFS else ()
+        result: Any = self._svm.send_transaction(prepared)
+        failed = isinstance(result, FailedTransactionMetadata)
+        post = pre.copy()
+        changes: Sequence[AccountChange] = ()
+        if noting or before:
+            after = [read(pubkeys[i]) for i in writable]
+            for i, account in zip(writable, after, strict=True):
+                noted = views[keys[i]] = self._note(account)
+                if noting:
+                    post[i] = noted
+            if before:
+                changes = [
+                    AccountChange(keys[i], old, new)
+                    for i, old, new in zip(writable, before, after, strict=True)
+                    if old != new
+                ]
+        else:
+            for i in writable:
+                views.pop(keys[i], None)
+        return Ran(
+            slot=self.slot,
+            block_time=self.block.block_time,
+            batch_index=batch_index,
+            index=transaction.index,
+            source=source,
+            err=svm.error_json(result.err()) if failed else None,
+            changes=changes,
+            of=transaction,
+            result=result.meta() if failed else result,
+            pre=pre,
+            post=post,
+            decimals=self._decimals,
+        )
+
+    def _noted(self, keys: Sequence[str], pubkeys: Sequence[Pubkey]) -> list[View]:
+        """What is known of the accounts; read where nothing is yet."""
+        views = self._views
+        try:
+            return [views[key] for key in keys]
+        except KeyError:
+            for key, pubkey in zip(keys, pubkeys, strict=True):
+                if key not in views:
+                    views[key] = self._note(self._svm.get_account(pubkey))
+        return [views[key] for key in keys]
+
+    def _note(self, account: Account | None) -> View:
+        noted = view(account)
+        if noted[1] is not None and noted[1][:32] not in self._decimals:
+            mint = noted[1][:32]
+            decimals = mint_decimals(self._svm.get_account(Pubkey.from_bytes(mint)))
+            if decimals is not None:
+                self._decimals[mint] = decimals
+        return noted
+
+    # --- reads ------------------------------------------------------------------------------
+
+    def _read(self, address: str) -> Account | None:
+        return self._svm.get_account(svm.to_pubkey(address))
+
     def account(self, address: str) -> Account | None:
-        """An account as of now (solders Account: .data .lamports .owner .executable .rent_epoch)."""
-        raise NotImplementedError
+        """An account as of now: ``.data``, ``.lamports``, ``.owner``, ``.executable``,
+        ``.rent_epoch``. ValueError for what is no address."""
+        return self._read(address)
 
     def program_accounts(self, program_id: str) -> list[tuple[str, Account]]:
-        """Every account that a program owns, ordered by address."""
-        raise NotImplementedError
+        """The accounts that a program owns, in the order of their addresses' bytes."""
+        owned = self._svm.get_program_accounts(svm.to_pubkey(program_id))
+        return [(str(address), account) for address, account in sorted(owned, key=_address)]
 
     @property
     def blockhash(self) -> str:
-        """Blockhash of the current block."""
-        raise NotImplementedError
+        """The blockhash of ``block``."""
+        return self.block.blockhash
 
     @property
     def block_height(self) -> int:
-        raise NotImplementedError
+        """The height of ``block``; its slot where the bundle does not tell."""
+        return self.slot if self.block.block_height is None else self.block.block_height
 
     @property
     def block_time(self) -> int | None:
-        raise NotImplementedError
+        """The time of ``block``, seconds since 1970."""
+        return self.block.block_time
 
     def minimum_balance(self, size: int) -> int:
-        """Lamports that make an account of ``size`` data bytes rent exempt."""
-        raise NotImplementedError
+        """Lamports that make an account of ``size`` bytes of data rent exempt."""
+        return self._svm.minimum_balance_for_rent_exemption(size)
 
-    def fee_for_message(self, message: bytes) -> int | None:
-        """Lamports that the message's transaction would pay (None: not a message)."""
-        raise NotImplementedError
+    def fee_for_message(self, message: Any) -> int:
+        """Lamports that a transaction of this message (a solders ``Message…``) would pay."""
+        signatures = [Signature.default()] * message.header.num_required_signatures
+        unsigned = VersionedTransaction.populate(message, signatures)
+        result: Any = self._svm.simulate_transaction(unsigned)
+        return int(result.meta().fee())
+
+
+def _address(entry: tuple[Pubkey, Account]) -> bytes:
+    return bytes(entry[0])
+
+
+def _to_accounts(modifications: Mapping[str, AccountData]) -> dict[Pubkey, Account | None]:
+    return {svm.to_pubkey(key): svm.to_account(data) for key, data in modifications.items()}
