@@ -7,6 +7,7 @@ be noticed and closed. The socket and all that concerns one socket alone is a `L
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import ssl
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import Attribute, field, frozen
 
 from backtest_sync.errors import InvalidParamsError, RequestTimeoutError, SessionClosedError
-from backtest_sync.frames import MAX_MESSAGE_BYTES, TEXT, is_close_code
+from backtest_sync.frames import MAX_MESSAGE_BYTES, is_close_code
 from backtest_sync.inbox import MAX_QUEUE_BYTES, End, Inbox
 from backtest_sync.limits import PING_DEADLINE, PING_INTERVAL, Deadline
 from backtest_sync.stream import Bell
@@ -38,12 +39,18 @@ _JOIN_LIMIT = 5.0
 _MAX_REASON_BYTES = 123
 
 
-def _at_least(least: float) -> Callable[[object, Attribute[Any], Any], None]:
+def _within(
+    least: float, most: float = math.inf, kind: type | tuple[type, ...] = (int, float)
+) -> Callable[[object, Attribute[Any], Any], None]:
+    """A check of a policy's field: a finite number between two bounds."""
+
     def check(_: object, attribute: Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if not right or not least <= value <= most or value == math.inf:
+            bounds = f"{least:g} or more" if most == math.inf else f"between {least:g} and {most:g}"
+            noun = "an integer" if kind is int else "a number"
             raise InvalidParamsError(
-                f"ReconnectPolicy: {attribute.name} must be a number of {least:g} or more, "
-                f"not {value!r}"
+                f"ReconnectPolicy: {attribute.name} must be {noun} of {bounds}, not {value!r}"
             )
 
     return check
@@ -58,13 +65,13 @@ class ReconnectPolicy:
     connection that lived ``uptime_reset`` seconds starts the count again.
     """
 
-    max_attempts: int = field(default=20, validator=_at_least(0))
-    max_total: float = field(default=300.0, validator=_at_least(0))
-    initial_backoff: float = field(default=1.0, validator=_at_least(0))
-    max_backoff: float = field(default=30.0, validator=_at_least(0))
-    multiplier: float = field(default=2.0, validator=_at_least(1))
-    jitter: float = field(default=0.2, validator=_at_least(0))
-    uptime_reset: float = field(default=30.0, validator=_at_least(0))
+    max_attempts: int = field(default=20, validator=_within(0, kind=int))
+    max_total: float = field(default=300.0, validator=_within(0))
+    initial_backoff: float = field(default=1.0, validator=_within(0))
+    max_backoff: float = field(default=30.0, validator=_within(0))
+    multiplier: float = field(default=2.0, validator=_within(1))
+    jitter: float = field(default=0.2, validator=_within(0, 1))
+    uptime_reset: float = field(default=30.0, validator=_within(0))
 
 
 class _Core:
@@ -102,8 +109,8 @@ class _Core:
         """Ask the thread to end the connection, with a close frame or without."""
         if self.inbox.end is None:
             self.farewell, self.farewell_limit = farewell, limit
-            self.inbox.finish(end)
-            self.bell.ring()
+        self.inbox.finish(end)
+        self.bell.ring()
 
     def call_off(self) -> None:
         """Nobody waits for the opening any more."""
@@ -210,11 +217,7 @@ class Connection:
         self._check_process()
         link = self._core.link
         assert link is not None  # noqa: S101 - or there would be no Connection
-        if self._inbox.end is not None:
-            raise self._inbox.end.error()
-        from backtest_sync.upgrade import format_frame
-
-        link.send(format_frame(TEXT, text.encode()), deadline)
+        link.send(text.encode(), deadline)
 
     def receive(self, deadline: Deadline, stopped: Callable[[], bool] | None = None) -> list[bytes]:
         """What has arrived, at least one message: ``bytes``, or `Binary` for a binary message.

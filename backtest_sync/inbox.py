@@ -74,13 +74,14 @@ class Inbox:
         self._on_room = on_room
         self.queued = 0
         self.full = False
+        self._closed = False  # by this side: nobody takes any more
         self.end: End | None = None
 
     def put(self, messages: list[bytes], size: int) -> None:
         """Hand over messages that came in ``size`` bytes, and wake who waits."""
         size += _MESSAGE_OVERHEAD * len(messages)
         with self._changed:
-            if self.end is not None and self.end.ours:
+            if self._closed:
                 return
             self._lists.append((messages, size))
             self.queued += size
@@ -110,17 +111,18 @@ class Inbox:
     def finish(self, end: End) -> bool:
         """The stream is over; the first reason counts. Whether this was the first.
 
-        What waits can still be taken, unless this side ended it.
+        What waits can still be taken, unless this side wants no more.
         """
         with self._changed:
-            if self.end is not None:
-                return False
-            self.end = end
+            first = self.end is None
+            if first:
+                self.end = end
             if end.ours:
+                self._closed = True
                 self._lists.clear()
                 self.queued = 0
             self._changed.notify_all()
-            return True
+            return first
 
     def wake(self) -> None:
         """Let everyone who waits look again at what they wait for."""

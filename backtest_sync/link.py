@@ -14,6 +14,7 @@ from backtest_sync.frames import (
     CLOSE,
     PING,
     PONG,
+    TEXT,
     Close,
     Control,
     FrameDecoder,
@@ -111,7 +112,8 @@ class Link:
         self._tail = _NOTHING  # what must go out before anything else
         self._torn = False  # whether it is unknown how much of the tail has gone
         self._broken: OSError | None = None
-        self._moved = self._heard  # when the peer last made room for a write that waited
+        self._stuck = False  # whether the last write found no room
+        self._moved = self._heard  # when the peer last made room for a write that had none
         self._pong: bytes | None = None
         self._ping_due = False
 
@@ -174,7 +176,7 @@ class Link:
         return events
 
     def _time_left(self) -> float:
-        if self._more:
+        if self._more and not self._paused:
             return 0
         due = max(self._heard, self._pinged) + self._interval
         if self._unanswered is not None:
@@ -264,31 +266,36 @@ class Link:
 
     # --- any thread
 
-    def send(self, frame: bytes, deadline: Deadline) -> None:
-        """Send one whole frame. `SessionClosedError`, `RequestTimeoutError`.
+    def send(self, payload: bytes, deadline: Deadline) -> None:
+        """Send one text message. `SessionClosedError`, `RequestTimeoutError`.
 
         A frame that was begun when the time ran out goes on as soon as there is room, before all others;
         one that was not begun is not sent.
         """
+        frame = memoryview(format_frame(TEXT, payload))
         if not acquire(self._writing, deadline):
             raise RequestTimeoutError("sending", deadline.timeout or 0.0)
+        failure = None
         try:
             self._check_open()
-            if not self._drain(deadline):
-                raise RequestTimeoutError("sending", deadline.timeout or 0.0)
-            self._tail = memoryview(frame)
-            if not self._drain(deadline):
-                raise RequestTimeoutError("sending", deadline.timeout or 0.0)
-        except RequestTimeoutError:
-            raise
+            sent = self._drain(deadline)
+            if sent:
+                self._tail = frame
+                sent = self._drain(deadline)
         except OSError as error:
-            self._broken = error
-            raise self._closed_error(error) from error
+            failure = self._broken = error
         finally:
             self._settle(frame)
             self._writing.release()
+            if self._tail or self._broken is not None:
+                self._bell.ring()  # the reader goes on with it
+        if failure is not None:
+            raise self._closed_error(failure)
+        if not sent:
+            raise RequestTimeoutError("sending", deadline.timeout or 0.0)
         if self._pong is not None or self._ping_due:
             self._flush()
+            self._bell.ring()  # and sees to what did not go
 
     def _check_open(self) -> None:
         if self._inbox.end is not None:
@@ -301,23 +308,23 @@ class Link:
         while self._tail:
             self._torn = True
             sent = self._stream.send(self._tail)
-            self._tail = self._tail[sent:]
+            if sent:
+                self._tail = self._tail[sent:]
             self._torn = False
-            if not sent:
-                if not self._stream.wait(deadline):
-                    return False
+            if sent and self._stuck:
                 self._moved = time.monotonic()
+            self._stuck = not sent
+            if self._stuck and not self._stream.wait(deadline):
+                return False
         return True
 
-    def _settle(self, frame: bytes) -> None:
+    def _settle(self, frame: memoryview) -> None:
         """After a send, however it ended: leave a tail that can be continued, or a broken link."""
         if self._torn and self._broken is None:
             self._broken = ConnectionAbortedError("a write was interrupted")
-        unbegun = len(self._tail) == len(frame) and not self._stream.must_repeat
+        unbegun = self._tail is frame and not self._stream.must_repeat
         if unbegun or self._broken is not None:
             self._tail = _NOTHING
-        if self._tail or self._broken is not None:
-            self._bell.ring()
 
     def _flush(self) -> None:
         """Write what is due and fits: the rest of a frame, a pong, a ping. Whoever writes does the rest."""

@@ -25,8 +25,10 @@ from backtest_sync.errors import (
     shorten,
 )
 
-API_KEY_HEADER = "X-API-Key"
+API_KEY_HEADER = "x-api-key"
 
+_UNAUTHORIZED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN_IN_HEADER = re.compile(r"[^\t\x20-\x7e]")
 _MAX_BODY_IN_MESSAGE = 200
 
@@ -88,6 +90,7 @@ class Upgrade:
             _check_header(name, value)
         self._url = url
         self._headers = dict(headers)
+        self._api_key = next((v for n, v in headers.items() if n.lower() == API_KEY_HEADER), None)
         self._timeout = timeout
         context = (ssl_context or default_tls_context()) if secure else None
         self._websocket = _WebSocket(
@@ -164,17 +167,14 @@ class Upgrade:
             text += f": {shorten(' '.join(shown.split()), _MAX_BODY_IN_MESSAGE)}"
         if 300 <= status < 400:
             return f"{text}. Redirects are not followed: give the final address"
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            key = next((v for n, v in self._headers.items() if n == API_KEY_HEADER), None)
-            if key is not None:
-                which = "is the likely reason" if key else "is missing"
-                return f"{text}. The API key {which}: set api_key or SIMULATOR_API_KEY"
+        if status in _UNAUTHORIZED and self._api_key is not None:
+            which = "is the likely reason" if self._api_key else "is missing"
+            return f"{text}. The API key {which}: set api_key or SIMULATOR_API_KEY"
         return text
 
     def _redact(self, text: str) -> str:
         """A server may send back what it was sent."""
-        key = self._headers.get(API_KEY_HEADER)
-        return text.replace(key, "***") if key else text
+        return text.replace(self._api_key, "***") if self._api_key else text
 
 
 def _check_url(url: str) -> tuple[str, bool]:
@@ -195,7 +195,9 @@ def _check_url(url: str) -> tuple[str, bool]:
 
 
 def _check_header(name: str, value: str) -> None:
-    label = "API key" if name == API_KEY_HEADER else name
+    if not _HEADER_NAME.fullmatch(name):
+        raise InvalidParamsError(f"invalid header name: {name!r}")
+    label = "API key" if name.lower() == API_KEY_HEADER else name
     found = _FORBIDDEN_IN_HEADER.search(value)
     if found:
         raise InvalidParamsError(
