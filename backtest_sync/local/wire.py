@@ -56,6 +56,8 @@ class Wire:
         self.channel = channel
         #: The close code that the server chose for it, if it did.
         self.closed_with: int | None = None
+        #: Whether the client ended the connection with a close frame of its own.
+        self.left = False
         #: Called with the payload of each pong.
         self.on_pong: Callable[[bytes], None] | None = None
         self._transport = transport
@@ -108,6 +110,7 @@ class Wire:
                 if self.on_pong is not None:
                     self.on_pong(bytes(message.data))
             else:
+                self.left = message.type is WSMsgType.CLOSE
                 self._end()
                 return None
 
@@ -127,6 +130,11 @@ class Wire:
     def is_over(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._over
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has been seen to leave, even if nobody receives at the moment."""
+        return self._over or self._transport.is_closing()
 
     async def drained(self) -> None:
         """Waits while much is queued for a client that does not read; returns once it is over."""

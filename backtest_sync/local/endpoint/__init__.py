@@ -1,0 +1,1 @@
+"""The parts of a session's endpoint: calls, subscriptions, and what they are made of."""
