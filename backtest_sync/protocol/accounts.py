@@ -100,7 +100,9 @@ custom(EncodedBinary, _read_encoded, _write_encoded)
 def _accept_binary(value: Any, field: str) -> EncodedBinary:
     if isinstance(value, EncodedBinary):
         return value
-    return EncodedBinary(to_base64(value, field))
+    # read rather than made: the text was encoded or checked right here, and can be large
+    encoded: EncodedBinary = _read_encoded({"data": to_base64(value, field), "encoding": "base64"})
+    return encoded
 
 
 #: Bytes of any form, stored as an ``EncodedBinary``.
