@@ -104,11 +104,12 @@ class RemoteError(BacktestClientError):
 class SessionClosedError(BacktestClientError):
     """The session is closed, lost beyond repair, or was closed under a waiter.
 
-    ``code`` is the WebSocket close code where there was a close frame, else ``None``.
+    ``code`` is the WebSocket close code where there was a close frame, else ``None``; ``hint`` says
+    what to do next.
     """
 
-    def __init__(self, reason: str, *, code: int | None = None) -> None:
-        super().__init__(f"websocket closed: {reason}")
+    def __init__(self, reason: str, *, code: int | None = None, hint: str = "") -> None:
+        super().__init__(f"websocket closed: {reason}{f'. {hint}' if hint else ''}")
         self.reason = reason
         self.code = code
 

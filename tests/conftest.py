@@ -49,8 +49,16 @@ def _sockets() -> set[str]:
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the developer's shell sets must not reach a test."""
-    for name in ("SIMULATOR_URL", "SIMULATOR_API_KEY", "http_proxy", "https_proxy", "HTTP_PROXY",
-                 "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "SIMULATOR_URL",
+        "SIMULATOR_API_KEY",
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -62,7 +70,9 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(self: socket.socket, address: object) -> None:
         if isinstance(address, tuple):
             host = str(address[0])
-            assert host.startswith("127.") or host in ("localhost", "::1"), f"{host} is not loopback"
+            assert host.startswith("127.") or host in ("localhost", "::1"), (
+                f"{host} is not loopback"
+            )
         return real(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", connect)

@@ -20,6 +20,7 @@ order (`ScriptedServer(first, second)`); the last serves all that follow.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import socket
@@ -117,12 +118,24 @@ class Peer:
         """The body of an HTTP request whose head was read."""
         return self._need(int(self.header("content-length") or 0))
 
-    def respond(self, status: str, body: bytes | str = b"", content_type: str = "application/json",
-                *headers: str) -> None:
+    def respond(
+        self,
+        status: str,
+        body: bytes | str = b"",
+        content_type: str = "application/json",
+        *headers: str,
+    ) -> None:
         """An HTTP answer, for example ``respond("403 Forbidden", "no")``, and the end."""
         data = body.encode() if isinstance(body, str) else body
-        lines = [f"HTTP/1.1 {status}", f"Content-Type: {content_type}",
-                 f"Content-Length: {len(data)}", "Connection: close", *headers, "", ""]
+        lines = [
+            f"HTTP/1.1 {status}",
+            f"Content-Type: {content_type}",
+            f"Content-Length: {len(data)}",
+            "Connection: close",
+            *headers,
+            "",
+            "",
+        ]
         self.send_raw("\r\n".join(lines).encode() + data)
 
     @property
@@ -184,12 +197,18 @@ class Peer:
 
     def send(self, *messages: Any) -> None:
         """Each message as one JSON text frame, all in one write."""
-        self.send_raw(b"".join(frame(json.dumps(m, separators=(",", ":")).encode()) for m in messages))
+        self.send_raw(
+            b"".join(frame(json.dumps(m, separators=(",", ":")).encode()) for m in messages)
+        )
 
     def created(self, n: int = 1, rpc_endpoint: str = "http://rpc", **fields: Any) -> None:
         """``sessionCreated`` for `sid` ``n``."""
-        self.send({"method": "sessionCreated",
-                   "params": {"session_id": sid(n), "rpc_endpoint": rpc_endpoint, **fields}})
+        self.send(
+            {
+                "method": "sessionCreated",
+                "params": {"session_id": sid(n), "rpc_endpoint": rpc_endpoint, **fields},
+            }
+        )
 
     def send_close(self, code: int | None = 1000, reason: str = "") -> None:
         """A close frame; ``code=None`` sends one without payload."""
@@ -227,7 +246,9 @@ class ScriptedServer:
         self.peers: list[Peer] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, name="scripted-acceptor", daemon=True)
+        self._acceptor = threading.Thread(
+            target=self._accept, name="scripted-acceptor", daemon=True
+        )
 
     @property
     def url(self) -> str:
@@ -248,8 +269,9 @@ class ScriptedServer:
             index = len(self._socks)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socks.append(sock)
-            thread = threading.Thread(target=self._play, args=(sock, index),
-                                      name=f"scripted-{index}", daemon=True)
+            thread = threading.Thread(
+                target=self._play, args=(sock, index), name=f"scripted-{index}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
 
@@ -273,20 +295,16 @@ class ScriptedServer:
 
     def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
         # shutdown wakes accept() on Linux; elsewhere close does
-        try:
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._listener.close()
         self._acceptor.join(10)
         # scripts get a moment to finish by themselves, then lose their connection
         for thread in self._threads:
             thread.join(2)
         for sock in self._socks:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive(), f"{thread.name} did not end"

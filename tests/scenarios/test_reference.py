@@ -1,0 +1,105 @@
+"""The scenarios of protocol/reference_tests.md that concern raw sessions, against scripted servers."""
+
+from __future__ import annotations
+
+from backtest_sync import BacktestClient, ReadyOutcome
+from backtest_sync.useragent import USER_AGENT
+from tests.support.scripted import Peer, ScriptedServer, cid, sid
+
+
+def client_of(server: ScriptedServer) -> BacktestClient:
+    return BacktestClient(server.url, "k", request_timeout=10.0)
+
+
+def test_client_identifies_itself_on_http_and_websocket() -> None:
+    def ranges(peer: Peer) -> None:
+        peer.read_head()
+        peer.respond("200 OK", "[]")
+
+    def control(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("createBacktestSession")
+        peer.created()
+        peer.serve_close()
+
+    with ScriptedServer(ranges, control) as server, client_of(server) as client:
+        assert client.available_ranges() == []
+        with client.create_session(start_slot=1, end_slot=2):
+            pass
+    assert [peer.header("user-agent") for peer in server.peers] == [USER_AGENT, USER_AGENT]
+    assert [peer.header("x-api-key") for peer in server.peers] == ["k", "k"]
+
+
+def test_create_ready_advance_close() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        create = peer.expect("createBacktestSession")
+        assert (create["startSlot"], create["endSlot"]) == (100, 105)
+        assert not create.get("parallel")
+        peer.created(1, "http://rpc")
+        peer.send({"method": "readyForContinue"})
+        assert peer.expect("continue")["advanceCount"] == 2
+        peer.send(
+            {"method": "status", "params": {"status": "decodedTransactions"}},
+            {"method": "slotNotification", "params": 101},
+            {"method": "slotNotification", "params": 102},
+            {"method": "readyForContinue"},
+        )
+        peer.expect("closeBacktestSession")
+        peer.send({"method": "success"})
+
+    with ScriptedServer(script) as server, client_of(server) as client:
+        session = client.create_session(start_slot=100, slot_count=5)
+        assert session.session_id == sid(1)
+        assert session.rpc_endpoint == "http://rpc"
+        assert session.ensure_ready(2.0) is ReadyOutcome.READY
+        result = session.advance(2, 2.0)
+        assert result.slot_notifications == 2
+        assert result.last_slot == 102
+        assert result.ready_for_continue
+        session.close(2.0)
+        assert session.is_closed
+
+
+def test_parallel_create_returns_the_ids_of_the_final_message() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        create = peer.expect("createBacktestSession")
+        assert create["parallel"] is True
+        assert create["startSlot"] == 100
+        assert "request" not in create
+        peer.send(
+            {
+                "method": "sessionsCreatedV2",
+                "params": {"control_session_id": cid(11), "session_ids": [sid(1), sid(2)]},
+            }
+        )
+        peer.until_gone()
+
+    with ScriptedServer(script) as server, client_of(server) as client:
+        ids = client.create_sessions(start_slot=100, end_slot=105, parallel=True)
+        assert ids == [sid(1), sid(2)]
+
+
+def test_attach() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        attach = peer.expect("attachBacktestSession")
+        assert attach == {"session_id": sid(1), "last_sequence": 7}
+        peer.send(
+            {
+                "method": "sessionAttached",
+                "params": {
+                    "session_id": sid(1),
+                    "rpc_endpoint": "http://rpc/s1",
+                    "session_name": "my-run",
+                },
+            }
+        )
+        peer.serve_close()
+
+    with ScriptedServer(script) as server, client_of(server) as client:
+        with client.attach_session(sid(1), 7) as session:
+            assert session.session_id == sid(1)
+            assert session.session_name == "my-run"
+            assert session.rpc_endpoint == "http://rpc/s1"
