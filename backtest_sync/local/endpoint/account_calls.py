@@ -68,12 +68,13 @@ def get_program_accounts(session: SimSession, params: list[Any]) -> Any:
     config = options(session, params, 1)
     view = read_view(config, "binary")
     filters = read_filters(config)
+    contextual = flag(config, "withContext")
     found = [
         _keyed(session, key, account, view)
         for key, account in session.engine.program_accounts(program)
         if all(passes(account) for passes in filters)
     ]
-    return with_context(session, found) if flag(config, "withContext") else found
+    return with_context(session, found) if contextual else found
 
 
 def _keyed(session: SimSession, key: str, account: Account, view: AccountView) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def read_modifications(value: object, field: str) -> AccountModifications:
         try:
             bytes(account.data)
         except DeserializeError as error:
-            raise invalid(f"Invalid params: {field}.{key}.data: {error.reason}") from error
+            raise invalid(f"Invalid params: {field}['{key}'].data: {error.reason}") from error
     return found
 
 
