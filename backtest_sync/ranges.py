@@ -133,9 +133,10 @@ def _ends_by_start(ranges: Iterable[AvailableRange], kind: BundleKind) -> dict[i
     ends: dict[int, set[int]] = {}
     for item in ranges:
         end = item.max_bundle_end_slot
-        if (item.kind or BundleKind.BLOCKS) is kind and end is not None:
-            if end >= item.bundle_start_slot:
-                ends.setdefault(item.bundle_start_slot, set()).add(end)
+        if end is None or end < item.bundle_start_slot:
+            continue
+        if (item.kind or BundleKind.BLOCKS) is kind:
+            ends.setdefault(item.bundle_start_slot, set()).add(end)
     return {start: sorted(ends[start]) for start in ends}
 
 

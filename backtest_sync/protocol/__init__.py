@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.ids import parse_control_session_id as parse_control_session_id
     from backtest_sync.protocol.ids import parse_session_id as parse_session_id
     from backtest_sync.protocol.ids import parse_session_name as parse_session_name
+    from backtest_sync.protocol.mints import MAJORS as MAJORS
+    from backtest_sync.protocol.mints import Major as Major
+    from backtest_sync.protocol.mints import short_mint as short_mint
     from backtest_sync.protocol.requests import AttachBacktestSession as AttachBacktestSession
     from backtest_sync.protocol.requests import (
         AttachParallelControlSessionV2 as AttachParallelControlSessionV2,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.requests import CreateBacktestSession as CreateBacktestSession
     from backtest_sync.protocol.requests import Request as Request
     from backtest_sync.protocol.requests import ResumeAttachedSession as ResumeAttachedSession
+    from backtest_sync.protocol.requests import SessionType as SessionType
     from backtest_sync.protocol.reroute import MintPair as MintPair
     from backtest_sync.protocol.reroute import RerouteFilter as RerouteFilter
     from backtest_sync.protocol.reroute import RerouteParams as RerouteParams
@@ -165,6 +169,11 @@ _MODULES = {
         "parse_session_id",
         "parse_session_name",
     ),
+    "mints": (
+        "MAJORS",
+        "Major",
+        "short_mint",
+    ),
     "requests": (
         "AttachBacktestSession",
         "AttachParallelControlSessionV2",
@@ -177,6 +186,7 @@ _MODULES = {
         "CreateBacktestSession",
         "Request",
         "ResumeAttachedSession",
+        "SessionType",
     ),
     "reroute": (
         "MintPair",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from backtest_sync.errors import DeserializeError
 from backtest_sync.protocol import jsontext
 from backtest_sync.protocol.fields import U64_MAX
-from backtest_sync.protocol.jsontext import Marked, dumps, loads
+from backtest_sync.protocol.jsontext import SHORT, Marked, dumps, loads, loads_short
 from backtest_sync.protocol.messages import method_of, read_message, write_message
 from backtest_sync.protocol.requests import REQUESTS, Request
 from backtest_sync.protocol.responses import (
@@ -41,7 +41,7 @@ def decode_response(text: str | bytes) -> tuple[int | None, Response]:
     protocol is a ``DeserializeError``.
     """
     try:
-        message = loads(text)
+        message = loads_short(text) if len(text) <= SHORT else loads(text)
     except ValueError as error:
         raise _refused(str(error), text) from error
     # The three messages that come by the million, ahead of the general way.

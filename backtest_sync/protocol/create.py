@@ -120,7 +120,7 @@ class CreateSession(Value):
             account_overrides=to_modifications(accounts, "accounts"),
             feeds_reroute=True,
         )
-        return attrs.evolve(self, actions=(*self.actions, action))
+        return attrs.evolve(self, actions=(*self.actions, action))  # type: ignore[misc]
 
     def to_request(self) -> CreateBacktestSession:
         """The wire's form, checked as the server would (``InvalidParamsError``).

@@ -22,6 +22,7 @@ from backtest_sync.protocol.kinds import (
     U32,
     choice,
     list_of,
+    optional,
     spelling,
 )
 from backtest_sync.protocol.shape import (
@@ -53,7 +54,7 @@ class SwapMode(str, Enum):
     EXACT_OUT = "ExactOut"
 
 
-def _accept_address(value: Any, field: str) -> str:
+def _accept_address(value: Any, _field: str) -> str:
     if isinstance(value, bytes):
         return b58encode(value)
     return value if isinstance(value, str) else str(value)
@@ -108,16 +109,12 @@ class TemplateInstruction(Value):
 class TemplateSeed(Value):
     """A seed of a derived account: ``TemplateSeed("text")``, or the user's address."""
 
-    utf8: str | None = wire(Kind(lambda value, field: value, TEXT.read), default=None)
+    utf8: str | None = wire(optional(TEXT), default=None)
 
     @classmethod
     def user(cls) -> TemplateSeed:
         """The user's address as a seed."""
         return cls()
-
-    def _check(self) -> None:
-        if self.utf8 is not None:
-            TEXT.accept(self.utf8, "utf8")
 
 
 _SEED_KEYS = frozenset(("utf8",))

@@ -101,7 +101,7 @@ def _write(value: DiscoveryFilter) -> Any:
     return {"kind": value.kind.value, "value": oracle}
 
 
-_ORACLE = Kind(lambda value, field: value, _read_oracle)
+_ORACLE = Kind(lambda value, _: value, _read_oracle)
 
 #: A discovery filter.
 FILTER = custom(DiscoveryFilter, _read, _write)

@@ -15,12 +15,15 @@ _HYPHENATED = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _UUID = re.compile(
     rf"[0-9a-f]{{32}}|{_HYPHENATED}|\{{{_HYPHENATED}\}}|urn:uuid:{_HYPHENATED}", re.IGNORECASE
 )
+_CANONICAL = re.compile("(?:backtest|parallel)_[0-9a-f]{32}")
 _URN = re.compile("urn:uuid:")
 _NAME = re.compile("[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 _MAX_NAME = 100
 
 
 def _parse(text: str, prefix: str, what: str) -> str:
+    if _CANONICAL.fullmatch(text) and text.startswith(prefix):
+        return text
     bare = text[len(prefix) :] if text.startswith(prefix) else text
     # the URN's prefix is the one part that has no second spelling
     if not _UUID.fullmatch(bare) or (bare[:1] in "uU" and not _URN.match(bare)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
 try:
     import orjson
@@ -20,10 +21,14 @@ except ImportError:  # the extra is not installed
 
 #: How deep a JSON text may nest. orjson alone would take 1,024, ``json`` what is left of the stack.
 MAX_DEPTH = 512
+#: The length, in characters or bytes, up to which a text can't nest deeper than that.
+SHORT = 2 * MAX_DEPTH
 
 _I64_MIN = -(2**63)
 _U64_MAX = 2**64 - 1
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_BLANK = " \t\n\r"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def _refuse_constant(text: str) -> float:
@@ -55,53 +60,55 @@ class Marked(dict[str, Any]):
             self.repeated = frozenset(key for key in self if keys.count(key) > 1)
 
 
-_PLAIN = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number)
-_MARKING = json.JSONDecoder(
-    parse_constant=_refuse_constant,
-    parse_int=_integer,
-    parse_float=_number,
-    object_pairs_hook=Marked,
-)
+_HOOKS: dict[str, Any] = {
+    "parse_constant": _refuse_constant,
+    "parse_int": _integer,
+    "parse_float": _number,
+}
+# The scanners themselves: decode() spends more on white space than they on a short message.
+_Scan: TypeAlias = "Callable[[str, int], tuple[Any, int]]"
+_scan: _Scan = json.JSONDecoder(**_HOOKS).scan_once  # type: ignore[attr-defined]
+_scan_marking: _Scan = json.JSONDecoder(  # type: ignore[attr-defined]
+    **_HOOKS, object_pairs_hook=Marked
+).scan_once
 
 
-def _depth(text: str) -> int:
+def _depth(text: bytes) -> int:
     depth = deepest = 0
     for match in _TOKENS.finditer(text):
-        token = match[0]
-        if token in "[{":
+        bracket = match[0]
+        if bracket in b"[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif token in "]}":
+        elif bracket in b"]}":
             depth -= 1
     return deepest
 
 
 def _check_depth(text: str | bytes) -> None:
-    """``ValueError`` where ``text`` nests too deep. Most texts are too short to, or have too few."""
-    if isinstance(text, str):
-        openings = text.count("[") + text.count("{")
-    else:
-        openings = text.count(b"[") + text.count(b"{")
-    if openings <= MAX_DEPTH:
+    """``ValueError`` where ``text`` nests too deep; nearly all have too few brackets for it."""
+    raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return
-    if not isinstance(text, str):
-        text = text.decode("utf-8", "replace")
-    if _depth(text) > MAX_DEPTH:
+    if _depth(raw) > MAX_DEPTH:
         raise ValueError(f"JSON nests deeper than {MAX_DEPTH} levels")
 
 
-def _standard_loads(text: str | bytes, decoder: json.JSONDecoder = _PLAIN) -> Any:
-    if len(text) > 2 * MAX_DEPTH:
-        _check_depth(text)
+def _parse(text: str | bytes, scan: _Scan = _scan) -> Any:
     if not isinstance(text, str):
         text = str(text, "utf-8")
     elif not text.isascii():
         text.encode()  # UnicodeEncodeError is a ValueError
+    text = text.strip(_BLANK)
     try:
-        value = decoder.decode(text)
-    except RecursionError as error:
-        raise ValueError("JSON nests too deep") from error
-    if "\\u" in text and re.search(r"\\u[dD][89a-fA-F]", text):
+        value, end = scan(text, 0)
+    except StopIteration as stop:
+        raise ValueError(f"expected a JSON value at character {stop.value}") from None
+    except RecursionError:
+        raise ValueError("JSON nests too deep") from None
+    if end != len(text):
+        raise ValueError(f"more text after the JSON value, at character {end}")
+    if "\\u" in text and _SURROGATE.search(text):
         # json takes a lone surrogate and makes text of it that can't be encoded
         json.dumps(value, ensure_ascii=False).encode()
     return value
@@ -112,12 +119,6 @@ def _standard_dumps(value: Any) -> str:
     if not text.isascii():
         text.encode()
     return text
-
-
-def _fast_loads(text: str | bytes) -> Any:
-    if len(text) > 2 * MAX_DEPTH:
-        _check_depth(text)
-    return orjson.loads(text)
 
 
 def _fast_dumps(value: Any) -> str:
@@ -140,12 +141,22 @@ def _holds_nan(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(map(_holds_nan, value))
 
 
+#: The value of a text of at most ``SHORT`` characters, which can't nest too deep.
+loads_short: Callable[[str | bytes], Any] = _parse if orjson is None else orjson.loads
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text (UTF-8 where it is bytes); ``ValueError`` where it is none."""
+    if len(text) > SHORT:
+        _check_depth(text)
+    return loads_short(text)
+
+
 def loads_marking(text: str | bytes) -> Any:
     """:func:`loads` that gives each object as a :class:`Marked`; slower, for what looks odd."""
-    return _standard_loads(text, _MARKING)
+    _check_depth(text)
+    return _parse(text, _scan_marking)
 
 
-#: The value of a JSON text (UTF-8 where it is bytes). ``ValueError`` where it is none.
-loads: Callable[[str | bytes], Any] = _standard_loads if orjson is None else _fast_loads
 #: Compact JSON text of a value. ``ValueError`` or ``TypeError`` where JSON has no form for it.
 dumps: Callable[[Any], str] = _standard_dumps if orjson is None else _fast_dumps

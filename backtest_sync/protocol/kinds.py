@@ -122,7 +122,7 @@ def _read_text(json: Any) -> str:
 BOOL = Kind(to_bool, _read_bool)
 TEXT = Kind(to_text, _read_text)
 #: Any JSON value, as it is.
-JSON = Kind(lambda value, field: value, lambda json: json)
+JSON = Kind(lambda value, _: value, lambda json: json)
 
 
 def text_of(accept: Callable[[Any, str], str], parse: Callable[[str], object]) -> Kind:
@@ -236,6 +236,8 @@ def list_of(kind: Kind) -> Kind:
     accept_item, read_item, write_item = kind.accept, kind.read, kind.write
 
     def accept(value: Any, field: str) -> tuple[Any, ...]:
+        if value == ():
+            return ()
         if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
             raise InvalidParamsError(f"{field}: expected a list, got {shown(value)}")
         return tuple(accept_item(item, f"{field}[{i}]") for i, item in enumerate(value))
@@ -243,10 +245,9 @@ def list_of(kind: Kind) -> Kind:
     def read(json: Any) -> tuple[Any, ...]:
         if not isinstance(json, list):
             raise Mismatch(f"expected a list, got {described(json)}")
-        items = []
+        items: list[Any] = []
         try:
-            for item in json:
-                items.append(read_item(item))
+            items.extend(map(read_item, json))  # keeps those before one that is refused
         except Mismatch as error:
             raise error.under(f"[{len(items)}]") from None
         return tuple(items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from backtest_sync.protocol.shape import Mismatch, Value, described, expect_object, shape_of
@@ -36,7 +37,8 @@ def read_message(cls: type[Value], json: dict[str, Any]) -> Any:
     try:
         if shape.bare is None:
             return shape.kind.read(json["params"])
-        return cls(shape.bare.wire.kind.read(json["params"]))
+        make: Callable[[Any], Value] = cls
+        return make(shape.bare.wire.kind.read(json["params"]))
     except Mismatch as error:
         raise error.under(".params") from None
 

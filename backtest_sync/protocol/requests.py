@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from backtest_sync.protocol.accounts import MODIFICATIONS, AccountModifications
@@ -29,6 +30,16 @@ from backtest_sync.protocol.shape import Value, struct, value_class, wire
 
 if TYPE_CHECKING:
     from backtest_sync.protocol.fields import ModificationsLike, TransactionLike
+
+
+class SessionType(str, Enum):
+    """How the service classes a session, by what it is asked for."""
+
+    PURE_REPLAY = "pure_replay"
+    INTERACTIVE_REPLAY = "interactive_replay"
+    SCHEDULED_ACTIONS = "scheduled_actions"
+    COUNTERFACTUAL = "counterfactual"
+    ACCOUNT_DELTA_REPLAY = "account_delta_replay"
 
 
 class Request(Value):
@@ -90,6 +101,17 @@ class CreateBacktestSession(Request):
     def _check(self) -> None:
         if self.parallel is None and (self.name is not None or self.create_token is not None):
             object.__setattr__(self, "parallel", False)
+
+    @property
+    def session_type(self) -> SessionType:
+        """How the service classes the session. One with ``reroute`` needs a router beside it."""
+        if self.replay_account_state:
+            return SessionType.ACCOUNT_DELTA_REPLAY
+        if self.reroute is not None:
+            return SessionType.COUNTERFACTUAL
+        if self.actions:
+            return SessionType.SCHEDULED_ACTIONS
+        return SessionType.INTERACTIVE_REPLAY if self.discoveries else SessionType.PURE_REPLAY
 
 
 @value_class

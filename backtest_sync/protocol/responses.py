@@ -101,6 +101,12 @@ class SessionsCreatedV2(Response):
     end_slots: tuple[int, ...] = wire(list_of(U64), default=())
     control_session_name: str | None = wire(optional(TEXT), default=None, omit=None)
 
+    @property
+    def aligned_task_ids(self) -> tuple[str | None, ...]:
+        """One task id for each session: padded with ``None``, or cut, to their number."""
+        count = len(self.session_ids)
+        return (*self.task_ids, *[None] * count)[:count]
+
 
 @value_class
 class ParallelSessionAttachedV2(Response):
@@ -229,9 +235,8 @@ EVENTS: dict[str, type[Response]] = {
 
 
 def _accept_event(value: Any, field: str) -> Response:
-    if isinstance(value, (*EVENTS.values(), UnknownResponse)):
-        event: Response = value
-        return event
+    if isinstance(value, Response) and isinstance(value, (*EVENTS.values(), UnknownResponse)):
+        return value
     raise InvalidParamsError(f"{field}: expected one of {', '.join(EVENTS)}, got {shown(value)}")
 
 

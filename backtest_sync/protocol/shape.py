@@ -124,6 +124,9 @@ class Value:
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
+        __attrs_attrs__: ClassVar[Any]
+
     #: Whether keys are camelCase on the wire; else they are the attributes' names.
     _camel: ClassVar[bool] = True
 
@@ -148,15 +151,17 @@ class Value:
 def _short(value: object) -> str:
     if isinstance(value, (tuple, list, Mapping)) and len(value) > _SHOWN_ITEMS:
         return f"<{len(value)} items>"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, str):
-        return shown(str(value))
-    return shown(value) if isinstance(value, (bytes, bytearray)) else repr(value)
+        return shown(str.__str__(value))
+    return repr(value) if isinstance(value, Value) else shown(value)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(wire,))
 def value_class(cls: T) -> T:
     """Make a value class of a class body of :func:`wire` fields."""
-    return attrs.define(frozen=True, repr=False)(cls)  # type: ignore[return-value]
+    return attrs.define(frozen=True, repr=False)(cls)
 
 
 class Field:
@@ -204,7 +209,7 @@ class Shape:
             )
             for f in self.fields
         )
-        check = None if cls._check is Value._check else cls._check
+        check = None if cls._check is Value._check else cls._check  # noqa: SLF001
 
         def read(json: Any) -> Any:
             expect_object(json, known)

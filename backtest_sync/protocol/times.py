@@ -26,11 +26,11 @@ def parse_time(text: str) -> datetime:
     match = _RFC_3339.fullmatch(text)
     if match is None:
         raise ValueError(f"{shown(text)} is no RFC 3339 time with a zone")
-    *date, second = map(int, match.group(1, 2, 3, 4, 5, 6))
+    year, month, day, hour, minute, second = map(int, match.group(1, 2, 3, 4, 5, 6))
     fraction, sign, hours, minutes = match.group(7, 8, 9, 10)
     if second > 60:
         raise ValueError(f"{shown(text)} has no such second")
-    moment = datetime(*date, min(second, 59), tzinfo=timezone.utc)
+    moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=timezone.utc)
     moment += timedelta(seconds=second // 60, microseconds=int((fraction or "0")[:6].ljust(6, "0")))
     if sign is None:
         return moment
