@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
@@ -57,7 +57,18 @@ class SlotClosed:
     slot: int
 
 
-Event = Union[SlotOpened, TransactionDone, AccountsWritten, ActionDone, SlotClosed]
+@frozen(eq=False)
+class Rested:
+    """The session waits for its client (or did something at once while it waits).
+
+    Streams that hold back until a slot is over hand out what they have: the slot may stay open
+    for as long as the client likes.
+    """
+
+    slot: int
+
+
+Event: TypeAlias = SlotOpened | TransactionDone | AccountsWritten | ActionDone | SlotClosed | Rested
 #: Called on the session's loop with what just happened, in order; must not block or raise.
 Listener = Callable[[Sequence[Event]], None]
 
@@ -65,30 +76,21 @@ Listener = Callable[[Sequence[Event]], None]
 class Feed:
     """The events of one session. Used on the server's loop only."""
 
+    #: What each transaction must carry. Account changes are always noted, whoever listens now: a
+    #: subscription of later on is owed those of the retained slots, too.
+    capture = Capture.BALANCES | Capture.DIFFS
+
     def __init__(self) -> None:
-        self._listeners: dict[Listener, Capture] = {}
+        self._listeners: dict[Listener, None] = {}  # in the order in which they came
         self._retained: deque[tuple[int, list[Event]]] = deque()
-        self.capture = Capture.BALANCES
 
-    def listen(self, listener: Listener, capture: Capture = Capture.BALANCES) -> None:
-        """Calls ``listener`` with every event from now on.
-
-        ``capture``: what the events must carry (``Capture.DIFFS`` for account changes). Only from
-        now on: events from before may lack it.
-        """
-        self._listeners[listener] = capture
-        self._recount()
+    def listen(self, listener: Listener) -> None:
+        """Calls ``listener`` with every event from now on."""
+        self._listeners[listener] = None
 
     def forget(self, listener: Listener) -> None:
         """Undoes ``listen``; harmless when it was undone already."""
         self._listeners.pop(listener, None)
-        self._recount()
-
-    def _recount(self) -> None:
-        capture = Capture.BALANCES
-        for wanted in self._listeners.values():
-            capture |= wanted
-        self.capture = capture
 
     def publish(self, events: Sequence[Event]) -> None:
         """Keeps the events and hands them to the listeners."""
@@ -96,10 +98,15 @@ class Feed:
             if not self._retained or self._retained[-1][0] != event.slot:
                 self._retained.append((event.slot, []))
                 if len(self._retained) > RETAINED_SLOTS:
-                    self._retained.popleft()
+                    _lighten(self._retained.popleft()[1])
             self._retained[-1][1].append(event)
         for listener in tuple(self._listeners):
             listener(events)
+
+    @property
+    def next_out(self) -> int | None:
+        """The slot that another one would push out; ``None`` while there is room."""
+        return self._retained[0][0] if len(self._retained) >= RETAINED_SLOTS else None
 
     def replay(self, from_slot: int | None = None) -> list[Event]:
         """The retained events of ``from_slot`` (inclusive; ``None``: all) and after, in order."""
@@ -110,3 +117,13 @@ class Feed:
         """Forgets everything, listeners included: the session is over."""
         self._listeners.clear()
         self._retained.clear()
+
+
+def _lighten(events: Sequence[Event]) -> None:
+    """Drops the account states of events that nobody can ask for any more.
+
+    Their transactions may be remembered for far longer.
+    """
+    for event in events:
+        if type(event) is TransactionDone:
+            event.executed.changes = ()

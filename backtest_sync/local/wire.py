@@ -127,6 +127,11 @@ class Wire:
         self._put(payload, WSMsgType.PING)
 
     @property
+    def response(self) -> web.WebSocketResponse:
+        """What the handler of the upgrade returns."""
+        return self._ws
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._over
