@@ -38,9 +38,9 @@ _MAX_CLOSE_REASON_BYTES = 123
 
 _NOTHING = memoryview(b"")
 
+# of an end of the stream as well as of a reset: over TLS they look the same
 RESET = "connection reset without closing handshake"
 NO_CLOSE_FRAME = "no close frame"
-ENDED = "the stream ended without a close frame"
 
 # how the reference spells the codes
 _CODE_NAMES = {
@@ -211,7 +211,7 @@ class Link:
                 if chunk is None:
                     break
                 if not chunk:
-                    end = End(None, ENDED)
+                    end = End(None, RESET)
                     break
                 self._heard, self._unanswered = now, None
                 size += len(chunk)

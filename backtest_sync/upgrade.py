@@ -41,8 +41,9 @@ def format_frame(opcode: int, payload: bytes) -> bytes:
 
 def public_url(url: str) -> str:
     """``url`` without what may be a secret in it: user, password, query, fragment."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    scheme, mark, rest = re.split(r"[?#]", url)[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return scheme + mark + authority.rpartition("@")[2] + slash + path
 
 
 def default_tls_context() -> ssl.SSLContext:
@@ -189,8 +190,7 @@ def _check_url(url: str) -> tuple[str, bool]:
         if re.search(r"[\x00-\x20\x7f]", url):
             raise ValueError("it has a space or control character")
     except ValueError as error:
-        shown = public_url(url) if "@" not in url else "the URL"
-        raise InvalidParamsError(f"{shown} is not a usable endpoint: {error}") from None
+        raise InvalidParamsError(f"{public_url(url)!r} is not a usable endpoint: {error}") from None
     return host, parts.scheme == "wss"
 
 
@@ -217,6 +217,8 @@ def _is_loopback(host: str) -> bool:
 
 def _text(error: Exception) -> str:
     """What an error says, without its number."""
+    if error.args and isinstance(error.args[0], OSError):
+        error = error.args[0]
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 

@@ -212,7 +212,7 @@ def test_the_end_of_the_stream() -> None:
 
     with connected(script) as connection:
         assert receive(connection, 1) == [b"bye"]
-        assert ended(connection) == End(None, "the stream ended without a close frame")
+        assert ended(connection) == End(None, "connection reset without closing handshake")
 
 
 def test_a_reset() -> None:

@@ -7,6 +7,7 @@ none, says so. A connection is broken when anything but the right numbers comes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import socket
 import ssl
@@ -50,6 +51,8 @@ async def _talk(ws: ServerConnection) -> None:
 
 
 def _serve(pipe: Pipe, certificate: str) -> None:
+    logging.disable()  # a client that breaks its connection tells it better
+
     async def main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
