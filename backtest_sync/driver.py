@@ -55,6 +55,8 @@ class Driver:
         self.first_slot: int | None = None
         self.last_slot: int | None = None
         self._highest = -1
+        self._sent = False  # a Continue or ContinueTo
+        self._slot_over = False  # the last announced slot has run whole
         self.statuses: Counter[str] = Counter()
 
     # --- recording
@@ -63,6 +65,9 @@ class Driver:
         """Update readiness."""
         if isinstance(response, (ReadyForContinue, Paused)):
             self.ready = True
+            # the first readiness is before the first slot, a later one behind a slot
+            whole = not isinstance(response, Paused) or response.batch_index is None
+            self._slot_over = self._sent and whole
         elif isinstance(response, Completed):
             self.ready = False
 
@@ -96,6 +101,7 @@ class Driver:
     def send_continue(self, request: Continue | ContinueTo, deadline: Deadline) -> None:
         """Send it; whatever readiness was there is spent."""
         self.ready = False
+        self._sent = True
         self._channel.discard((ReadyForContinue, Paused))
         self._channel.send(request, deadline)
 
@@ -229,9 +235,9 @@ class Driver:
         return None
 
     def _lies_ahead(self, discovery: DiscoveryBatch) -> bool:
-        if self.last_slot is None or discovery.slot >= self.last_slot:
+        if self.last_slot is None or discovery.slot + (not self._slot_over) > self.last_slot:
             return True
-        logger.warning(
+        logger.info(
             "skipped the discovery of slot %d: the session is at slot %d already",
             discovery.slot,
             self.last_slot,

@@ -538,9 +538,14 @@ def test_readiness_that_was_consumed_runs_on() -> None:
         assert session.advance_to_discovery(5.0) is None
 
 
-def test_a_discovery_that_was_passed_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("passed", [100, 101])
+def test_a_discovery_that_was_passed_is_skipped(
+    passed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     def script(peer: Peer) -> None:
-        peer.send(discovery(100), READY)
+        peer.send(discovery(passed), READY)
         peer.expect("continue")
         peer.send(slot(100), slot(101), READY)
         peer.expect("continue")
@@ -549,7 +554,7 @@ def test_a_discovery_that_was_passed_is_skipped(caplog: pytest.LogCaptureFixture
     with session_with(script) as session:
         session.advance(2)
         assert session.advance_to_discovery() is None
-    assert "skipped the discovery of slot 100" in caplog.text
+    assert f"skipped the discovery of slot {passed}" in caplog.text
 
 
 # --- running
