@@ -218,6 +218,7 @@ class Link:
                     await self._queue.popleft()()
                 except Exception:  # one connection's defect must not end the session
                     log.exception("a subscription failed")
+                    self._known.clear()
                     await self._wire.close(1011, "internal error")
                     return
                 await self._wire.drained()

@@ -453,10 +453,7 @@ def test_the_fee_of_a_message_is_what_its_transaction_pays(bundle: Bundle) -> No
         seen: set[int] = set()
         for block in bundle.blocks(FIRST, FIRST + 8):
             for recorded in block.transactions:
-                message: Any = recorded.transaction.message
-                raw = message.serialize() if hasattr(message, "serialize") else bytes(message)
-                if recorded.transaction.version() == 0:
-                    raw = b"\x80" + bytes(message) if bytes(message)[0] != 0x80 else bytes(message)
+                raw = recorded.raw[1 + 64 * len(recorded.transaction.signatures) :]
                 fee = await desk.value("getFeeForMessage", text(raw))
                 assert recorded.meta is not None
                 assert fee == recorded.meta["fee"]
