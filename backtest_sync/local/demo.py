@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
@@ -88,7 +89,7 @@ class Price:
     updates: int
 
 
-def pool_swaps(logs: list[str]) -> list[Swap]:
+def pool_swaps(logs: Iterable[str]) -> list[Swap]:
     """The swaps in a transaction's log lines."""
     found = []
     for line in logs:
