@@ -27,7 +27,7 @@ from backtest_sync.local.endpoint.jsonrpc import (
     request_id,
     result,
 )
-from backtest_sync.local.refusals import Refused
+from backtest_sync.local.refusals import RefusedError
 from backtest_sync.protocol import jsontext
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def handle_post(session: SimSession, body: bytes) -> tuple[int, bytes]:
 
 
 def _encode(value: Any) -> bytes:
-    return jsontext.dumps(value).encode()
+    return jsontext.dumps_finite(value).encode()
 
 
 async def answer_call(session: SimSession, value: object) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ async def _run(session: SimSession, method: str, params: list[Any]) -> Any:
         return await outcome if inspect.isawaitable(outcome) else outcome
     except InvalidParamsError as error:
         raise invalid(f"Invalid params: {error}") from error
-    except Refused as refused:
+    except RefusedError as refused:
         raise CallError(INVALID_REQUEST, str(refused)) from refused
     except CallError:
         raise

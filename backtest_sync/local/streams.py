@@ -74,7 +74,7 @@ class Subscription:
         """The notification that carries ``value``."""
         return (
             f'{{"jsonrpc":"2.0","method":"{self.watch.method}","params":'
-            f'{{"subscription":{self.id},"result":{jsontext.dumps(value)}}}}}'
+            f'{{"subscription":{self.id},"result":{jsontext.dumps_finite(value)}}}}}'
         )
 
     @property
@@ -191,7 +191,7 @@ class Link:
             self._active.remove(subscription)
 
     def _answer(self, answer: dict[str, Any]) -> None:
-        text = jsontext.dumps(answer)
+        text = jsontext.dumps_finite(answer)
 
         async def send() -> None:
             self._wire.send(text)
@@ -313,4 +313,4 @@ def _key(call: Call) -> str:
     what = call.params[0] if call.params else None
     config = call.params[1] if len(call.params) > 1 else None
     kind = config.get("address_type") if isinstance(config, dict) else None
-    return jsontext.dumps([call.method, what, kind])
+    return jsontext.dumps_finite([call.method, what, kind])

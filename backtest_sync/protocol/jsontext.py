@@ -132,6 +132,13 @@ def _fast_dumps(value: Any) -> str:
     return text.decode()
 
 
+def _fast_dumps_finite(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return _standard_dumps(value)
+
+
 def _holds_nan(value: Any) -> bool:
     """Whether a float that JSON lacks is in there: orjson writes it as null."""
     if isinstance(value, float):
@@ -160,3 +167,5 @@ def loads_marking(text: str | bytes) -> Any:
 
 #: Compact JSON text of a value. ``ValueError`` or ``TypeError`` where JSON has no form for it.
 dumps: Callable[[Any], str] = _standard_dumps if orjson is None else _fast_dumps
+#: :func:`dumps` of a value that is known to hold finite numbers alone: no search for others.
+dumps_finite: Callable[[Any], str] = _standard_dumps if orjson is None else _fast_dumps_finite
