@@ -48,6 +48,34 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.mints import MAJORS as MAJORS
     from backtest_sync.protocol.mints import Major as Major
     from backtest_sync.protocol.mints import short_mint as short_mint
+    from backtest_sync.protocol.notifications import (
+        AccountDiffNotification as AccountDiffNotification,
+    )
+    from backtest_sync.protocol.notifications import AccountNotification as AccountNotification
+    from backtest_sync.protocol.notifications import Context as Context
+    from backtest_sync.protocol.notifications import LogNotification as LogNotification
+    from backtest_sync.protocol.notifications import LogValue as LogValue
+    from backtest_sync.protocol.notifications import Notification as Notification
+    from backtest_sync.protocol.notifications import ProgramNotification as ProgramNotification
+    from backtest_sync.protocol.notifications import SignatureNotification as SignatureNotification
+    from backtest_sync.protocol.notifications import SlotInfoNotification as SlotInfoNotification
+    from backtest_sync.protocol.notifications import (
+        TransactionNotification as TransactionNotification,
+    )
+    from backtest_sync.protocol.replacements import DirectFillReplacement as DirectFillReplacement
+    from backtest_sync.protocol.replacements import L1Score as L1Score
+    from backtest_sync.protocol.replacements import OriginalReplacement as OriginalReplacement
+    from backtest_sync.protocol.replacements import ProbeHop as ProbeHop
+    from backtest_sync.protocol.replacements import (
+        ReplacementNotification as ReplacementNotification,
+    )
+    from backtest_sync.protocol.replacements import RequoteReplacement as RequoteReplacement
+    from backtest_sync.protocol.replacements import RouteHop as RouteHop
+    from backtest_sync.protocol.replacements import SwapInfo as SwapInfo
+    from backtest_sync.protocol.replacements import SwapLeg as SwapLeg
+    from backtest_sync.protocol.reports import ActionResultNotification as ActionResultNotification
+    from backtest_sync.protocol.reports import DiagnosticNotification as DiagnosticNotification
+    from backtest_sync.protocol.reports import TransactionOutcome as TransactionOutcome
     from backtest_sync.protocol.requests import AttachBacktestSession as AttachBacktestSession
     from backtest_sync.protocol.requests import (
         AttachParallelControlSessionV2 as AttachParallelControlSessionV2,
@@ -173,6 +201,34 @@ _MODULES = {
         "MAJORS",
         "Major",
         "short_mint",
+    ),
+    "notifications": (
+        "AccountDiffNotification",
+        "AccountNotification",
+        "Context",
+        "LogNotification",
+        "LogValue",
+        "Notification",
+        "ProgramNotification",
+        "SignatureNotification",
+        "SlotInfoNotification",
+        "TransactionNotification",
+    ),
+    "replacements": (
+        "DirectFillReplacement",
+        "L1Score",
+        "OriginalReplacement",
+        "ProbeHop",
+        "ReplacementNotification",
+        "RequoteReplacement",
+        "RouteHop",
+        "SwapInfo",
+        "SwapLeg",
+    ),
+    "reports": (
+        "ActionResultNotification",
+        "DiagnosticNotification",
+        "TransactionOutcome",
     ),
     "requests": (
         "AttachBacktestSession",
