@@ -33,6 +33,26 @@ class RefusedAccountError(ValueError):
         self.address = address
 
 
+def program_data_address(account: Account) -> str | None:
+    """Where an upgradeable program has its code; ``None`` for any other account."""
+    if not _is_upgradeable_program(account):
+        return None
+    return str(Pubkey.from_bytes(account.data[_DATA_ADDRESS]))
+
+
+def load_accounts(
+    svm: LiteSVM, accounts: Mapping[Pubkey, Account]
+) -> tuple[RefusedAccountError, ...]:
+    """Writes accounts into a fresh machine and gives those that it refuses: they are left out."""
+    refused = []
+    for address, account in sorted(accounts.items(), key=lambda entry: _is_program(entry[1])):
+        try:
+            _put(svm, address, account)
+        except RefusedAccountError as error:
+            refused.append(error)
+    return tuple(refused)
+
+
 def write_accounts(svm: LiteSVM, accounts: Mapping[Pubkey, Account | None]) -> None:
     """Writes all the accounts (``None`` removes), or none: RefusedAccountError says which is off.
 
@@ -84,7 +104,14 @@ def _programs_of(svm: LiteSVM, data_addresses: set[Pubkey]) -> set[Pubkey]:
     return {
         address
         for address, account in svm.get_program_accounts(UPGRADEABLE_LOADER)
-        if account.executable
-        and account.data.startswith(PROGRAM_TAG)
-        and account.data[_DATA_ADDRESS] in wanted
+        if _is_upgradeable_program(account) and account.data[_DATA_ADDRESS] in wanted
     }
+
+
+def _is_upgradeable_program(account: Account) -> bool:
+    return (
+        account.owner == UPGRADEABLE_LOADER
+        and account.executable
+        and len(account.data) == _DATA_ADDRESS.stop
+        and account.data.startswith(PROGRAM_TAG)
+    )

@@ -63,7 +63,7 @@ RESERVED = frozenset(
 ReadAccount = Callable[["Pubkey"], "Account | None"]
 
 
-# dict=True: cached_property needs an instance dictionary.
+# No slots: cached_property needs an instance dictionary.
 @define(eq=False, slots=False, repr=False)
 class BlockTransaction:
     """A transaction with its account keys resolved. Read-only: sessions share it.
@@ -122,11 +122,7 @@ class BlockTransaction:
     @cached_property
     def is_sane(self) -> bool:
         """Whether its indexes are in bounds, so that it can be executed at all."""
-        try:
-            self.transaction.sanitize()
-        except Exception:  # noqa: BLE001  (whatever the parser's refusal is, it is a refusal)
-            return False
-        return not self.unresolved
+        return svm.is_sane(self.transaction)
 
 
 def token_amounts(balances: Any) -> dict[int, tuple[str, str]]:
@@ -181,7 +177,7 @@ def writable_positions(message: Any) -> list[int]:
     """
     keys = message.account_keys
     header = message.header
-    signers = header.num_required_signatures
+    signers = min(header.num_required_signatures, len(keys))  # more where it is insane
     marked = [
         *range(signers - header.num_readonly_signed_accounts),
         *range(signers, len(keys) - header.num_readonly_unsigned_accounts),
@@ -255,31 +251,36 @@ def parse_block(slot: int, value: Any, read: ReadAccount) -> Block:
     ``read`` finds lookup tables for transactions whose loaded addresses were not recorded.
     ValueError says what is off, and in which transaction.
     """
-    if not isinstance(value, dict):
-        raise ValueError(f"block {slot} is not an object")
-    listed = value.get("transactions")
-    if not isinstance(listed, list):
-        raise ValueError(
-            f"block {slot} has no transactions: getBlock must be asked with "
-            'transactionDetails "full"'
-        )
-    block = Block(
-        slot=slot,
-        parent_slot=_number(value, "parentSlot"),
-        blockhash=_hash(value, "blockhash"),
-        previous_blockhash=_hash(value, "previousBlockhash"),
-        block_time=_optional_number(value, "blockTime"),
-        block_height=_optional_number(value, "blockHeight"),
-    )
-    if block.parent_slot >= slot:
-        raise ValueError(f"block {slot} follows slot {block.parent_slot}, which is not before it")
+    try:
+        block = _parse_header(slot, value)
+        entries = value["transactions"]
+    except ValueError as error:
+        raise ValueError(f"block {slot}: {error}") from error
     parsed = []
-    for index, entry in enumerate(listed):
+    for index, entry in enumerate(entries):
         try:
             parsed.append(_parse_entry(index, entry, read))
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise ValueError(f"transaction {index} of block {slot}: {_said(error)}") from error
     block.transactions = tuple(parsed)
+    return block
+
+
+def _parse_header(slot: int, value: Any) -> Block:
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    if not isinstance(value.get("transactions"), list):
+        raise ValueError('no transactions: ask getBlock for transactionDetails "full"')
+    block = Block(
+        slot=slot,
+        parent_slot=_number(value, "parentSlot"),
+        blockhash=svm.checked_hash(value.get("blockhash"), "blockhash"),
+        previous_blockhash=svm.checked_hash(value.get("previousBlockhash"), "previousBlockhash"),
+        block_time=_optional_number(value, "blockTime"),
+        block_height=_optional_number(value, "blockHeight"),
+    )
+    if block.parent_slot >= slot:
+        raise ValueError(f"its parent, slot {block.parent_slot}, is not before it")
     return block
 
 
@@ -294,16 +295,18 @@ def _parse_entry(index: int, entry: Any, read: ReadAccount) -> BlockTransaction:
         raise ValueError("meta is neither an object nor null")
     raw = svm.decode_base64(encoded[0])
     parsed = prepare(svm.parse_transaction(raw), raw, index=index, read=read, meta=meta)
-    _check_meta(meta, len(parsed.keys))
+    if meta is not None:
+        _check_meta(meta, parsed)
     return parsed
 
 
-def _check_meta(meta: dict[str, Any] | None, keys: int) -> None:
-    if meta is None:
-        return
+def _check_meta(meta: dict[str, Any], transaction: BlockTransaction) -> None:
+    keys = len(transaction.keys)
     for name in ("preBalances", "postBalances"):
         balances = meta.get(name)
-        if not isinstance(balances, list) or len(balances) != keys:
+        if not isinstance(balances, list) or (
+            len(balances) < keys if transaction.unresolved else len(balances) != keys
+        ):
             raise ValueError(f"meta.{name} is not a list of {keys} balances")
     token_amounts(meta.get("preTokenBalances"))
     token_amounts(meta.get("postTokenBalances"))
@@ -324,7 +327,3 @@ def _number(value: dict[str, Any], name: str) -> int:
 
 def _optional_number(value: dict[str, Any], name: str) -> int | None:
     return None if value.get(name) is None else _number(value, name)
-
-
-def _hash(value: dict[str, Any], name: str) -> str:
-    return svm.checked_hash(value.get(name), name)

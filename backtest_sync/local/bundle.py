@@ -194,7 +194,7 @@ class _Reader:
     def read(self) -> Bundle:
         try:
             return self._read()
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             self.store.close()
             if isinstance(error, BundleError):
                 raise
@@ -224,6 +224,7 @@ class _Reader:
         )
 
     def _single_block(self, first: bytes, lines: Iterator[tuple[int, bytes]]) -> Bundle:
+        self.store.close()  # the block gets one of its own
         parts = [first]
         size = len(first)
         for self.line, text in lines:

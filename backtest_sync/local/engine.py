@@ -16,7 +16,7 @@ from solders.transaction_metadata import FailedTransactionMetadata
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.local import playback, svm
-from backtest_sync.local.accounts import RefusedAccountError, write_accounts
+from backtest_sync.local.accounts import RefusedAccountError, load_accounts, write_accounts
 from backtest_sync.local.balances import View, mint_decimals, view
 from backtest_sync.local.blocks import BlockTransaction, prepare
 from backtest_sync.local.bundle import ACCOUNT_STATE
@@ -50,6 +50,9 @@ class Engine:
 
     ``extra_compute_units`` are added to the limit of each historical transaction that sets one.
     With ``replay_account_state`` nothing is executed: a slot's end brings its recorded state.
+
+    ``refused``: accounts of the bundle that the machine can't take, such as code that it can't
+    load. What needs them is played back.
     """
 
     def __init__(
@@ -70,19 +73,16 @@ class Engine:
         accounts = bundle.accounts_at(start_slot)
         self._svm = svm.new_svm()
         self._sysvars = Sysvars(self._svm)
-        self._resident: set[str] = set(accounts)
         self._views: dict[str, View] = {}
         self._decimals: dict[bytes, int] = {}
         self._block: Block | None = None
         self._next_batch = 0
         self._sent = 0
         self.summary = Summary()
-        try:
-            write_accounts(
-                self._svm, {svm.to_pubkey(key): account for key, account in accounts.items()}
-            )
-        except RefusedAccountError as error:
-            raise BundleError(bundle.path, str(error)) from error
+        self.refused = load_accounts(
+            self._svm, {svm.to_pubkey(key): account for key, account in accounts.items()}
+        )
+        self._resident = set(accounts) - {str(error.address) for error in self.refused}
 
     # --- position ---------------------------------------------------------------------------
 
@@ -162,16 +162,18 @@ class Engine:
         An account is known once the bundle gave it, or once it was seen not to exist on chain yet:
         from then on it is this chain's own doing whether it does.
         """
-        if self._resident.issuperset(transaction.key_set):
-            return True
+        if transaction.meta is None:
+            return True  # there is nothing to play back
         if transaction.unresolved:
             return False
-        balances = transaction.meta["preBalances"] if transaction.meta else ()
+        if self._resident.issuperset(transaction.key_set):
+            return True
+        balances = transaction.meta["preBalances"]
         new = []
         for position, key in enumerate(transaction.keys):
             if key in self._resident:
                 continue
-            if balances and balances[position] and self._read(key) is None:
+            if balances[position] and self._read(key) is None:
                 return False
             new.append(key)
         self._resident.update(new)
@@ -180,6 +182,7 @@ class Engine:
     def _play_back(
         self, transaction: BlockTransaction, batch_index: int, capture: Capture
     ) -> PlayedBack:
+        meta: dict[str, Any] = transaction.meta or {}
         moved = playback.moved_accounts(transaction, self._read)
         changes = self._write({svm.to_pubkey(key): account for key, account in moved.items()})
         self.summary.played_back += 1
@@ -189,7 +192,7 @@ class Engine:
             batch_index=batch_index,
             index=transaction.index,
             source=Source.PLAYED_BACK,
-            err=(transaction.meta or {}).get("err"),
+            err=meta.get("err"),
             changes=changes if capture & Capture.DIFFS else (),
             of=transaction,
         )
@@ -202,7 +205,10 @@ class Engine:
         """Executes a user's transaction in the current slot and commits it. No check of signatures.
 
         One that can't even begin (no such payer, no such program) has its error and no logs.
+        InvalidParamsError for one without any signature: there would be no name for it.
         """
+        if not transaction.signatures:
+            raise InvalidParamsError("transaction: it has no signature, not even an empty one")
         index = len(self.block.transactions) + self._sent
         self._sent += 1
         prepared = prepare(transaction, bytes(transaction), index=index, read=self._svm.get_account)

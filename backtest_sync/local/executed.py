@@ -102,7 +102,7 @@ class Executed:
         indexes = {instruction.program_id_index for instruction in message.instructions}
         for group in self.inner_instructions or ():
             indexes.update(inner["programIdIndex"] for inner in group["instructions"])
-        return frozenset(self.keys[i] for i in indexes)
+        return frozenset(self.keys[i] for i in indexes if i < len(self.keys))
 
     @property
     def logs(self) -> list[str] | None:

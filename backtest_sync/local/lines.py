@@ -24,6 +24,8 @@ MAX_LINE_BYTES = 128 * 2**20
 MAX_FILE_BYTES = 64 * 2**30
 
 _CHUNK = 64 * 2**10
+#: Read at once of a zstd file: small, since what comes of it is held at once.
+_ZSTD_CHUNK = 4 * 2**10
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 #: What one zstd frame of a written file holds, in bytes: a reader needs memory for one.
@@ -97,7 +99,11 @@ def _decompressed(file: IO[bytes]) -> Iterator[bytes]:
             while chunk := unpacked.read(_CHUNK):
                 yield chunk
     elif magic == _ZSTD_MAGIC:
-        yield from blobs.decompress_stream(iter(lambda: file.read(_CHUNK), b""))
+        stream = blobs.StreamDecompressor()
+        while chunk := file.read(_ZSTD_CHUNK):
+            yield stream.feed(chunk)
+        if not stream.at_end_of_frame:
+            raise ValueError("it is cut off")
     else:
         while chunk := file.read(_CHUNK):
             yield chunk

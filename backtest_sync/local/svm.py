@@ -16,7 +16,7 @@ from solders.account import Account
 from solders.hash import Hash, ParseHashError
 from solders.litesvm import LiteSVM
 from solders.pubkey import Pubkey
-from solders.transaction import VersionedTransaction
+from solders.transaction import SanitizeError, VersionedTransaction
 from solders.transaction_status import (
     InstructionErrorBorshIO,
     InstructionErrorCustom,
@@ -106,6 +106,15 @@ def parse_transaction(raw: bytes) -> VersionedTransaction:
     if not transaction.signatures:
         raise ValueError("not a transaction: it has no signature")
     return transaction
+
+
+def is_sane(transaction: VersionedTransaction) -> bool:
+    """Whether the indexes in a transaction are in bounds."""
+    try:
+        transaction.sanitize()
+    except SanitizeError:
+        return False
+    return True
 
 
 def resolve_tables(
