@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import DeserializeError, shorten
+from backtest_sync.local.confirmations import Confirmations
 from backtest_sync.local.faults import HANDOFF_CODE
 from backtest_sync.local.group import Group, check_sequence
 from backtest_sync.local.refusals import RefusedError, invalid_request, refusal
@@ -43,14 +44,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The client is asked to confirm what it has after so many responses.
-CONFIRM_EVERY = 32
-#: A client that does not answer its first ping in this time never will, seconds.
-DEAF_AFTER = 2.0
+#: What a client missed is sent again when it resumes, or after this, seconds: the reference's plain
+#: client never gets past its resume when anything comes between the attach and the answer to it.
+REPLAY_AFTER = 0.1
 #: Whoever holds a session that somebody else wants must give a sign in this time, seconds.
 OWNER_PATIENCE = 1.0
-
-_CONFIRM = b"confirm"
 
 
 def _endpoint(session: SimSession) -> str:
@@ -208,7 +206,13 @@ class ControlSocket:
         check_sequence(session, request.last_sequence)
         self._session = session
         self._say(SessionAttached(session.id, _endpoint(session), session_name=session.name))
-        self._claim(session, request.last_sequence)
+        session.control_found(request.last_sequence)
+        session.outbox.claim(self, request.last_sequence)
+        asyncio.get_running_loop().call_later(REPLAY_AFTER, self._start, session)
+
+    def _start(self, session: SimSession) -> None:
+        if session.outbox.sink is self:
+            session.outbox.start()
 
     async def _attach_group(self, request: AttachParallelControlSessionV2) -> None:
         self._check_free()
@@ -226,7 +230,7 @@ class ControlSocket:
     def _claim(self, session: SimSession, last_sequence: int | None) -> None:
         if session.closed.is_set():
             return
-        session.control_found()
+        session.control_found(last_sequence)
         session.outbox.attach(self, last_sequence)
 
     def _check_free(self) -> None:
@@ -268,7 +272,9 @@ class ControlSocket:
         return self._session
 
     async def _continue(self, request: Continue | ContinueTo) -> None:
-        self._pass_on(self._held(request.method), request)
+        session = self._held(request.method)
+        session.outbox.start()
+        self._pass_on(session, request)
 
     async def _continue_one(self, request: ContinueSessionV1 | ContinueToSessionV1) -> None:
         session = self._member(request.session_id)
@@ -284,12 +290,16 @@ class ControlSocket:
             session.request_continue_to(request)
 
     async def _resume(self, request: ResumeAttachedSession) -> None:
-        if self._group is not None:
-            for session in self._group.sessions.values():
-                session.resume()
-        else:
-            self._held(request.method).resume()
+        held = [] if self._group is not None else [self._held(request.method)]
         self._say(Success())
+        for session in held or self._sessions():
+            session.outbox.start()
+            session.resume()
+
+    def _sessions(self) -> list[SimSession]:
+        if self._group is not None:
+            return list(self._group.sessions.values())
+        return [] if self._session is None else [self._session]
 
     def _member(self, session_id: str) -> SimSession:
         if self._group is None:
@@ -317,73 +327,8 @@ class ControlSocket:
 
     def _let_go(self, *, handed_off: bool) -> None:
         self._confirmations.stop()
-        sessions = list(self._group.sessions.values()) if self._group is not None else []
-        if self._session is not None:
-            sessions.append(self._session)
+        sessions = self._sessions()
         self._session = self._group = None
         for session in sessions:
             if session.outbox.sink is self:
                 session.control_lost(handed_off=handed_off)
-
-
-class Confirmations:
-    """What the client of one connection has: asked for by pings, told by their pongs."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._sent: dict[Outbox, int] = {}
-        self._asked: dict[Outbox, int] | None = None
-        self._count = 0
-        self._urged = False
-        self._answers = False
-        self._deaf = False
-        self._timer: asyncio.TimerHandle | None = None
-        wire.on_pong = self._answered
-
-    def sent(self, outbox: Outbox) -> None:
-        """A response of ``outbox`` was queued."""
-        if self._deaf:
-            outbox.confirm(outbox.sequence)
-            return
-        self._sent[outbox] = outbox.sequence
-        self._count += 1
-        self._ask()
-
-    def urge(self) -> None:
-        """A session waits for a confirmation."""
-        self._urged = True
-        self._ask()
-
-    def stop(self) -> None:
-        """The connection is over."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _ask(self) -> None:
-        if self._asked is not None or not self._sent:
-            return
-        if not self._urged and self._count < CONFIRM_EVERY:
-            return
-        self._asked, self._sent = self._sent, {}
-        self._count, self._urged = 0, False
-        self._wire.ping(_CONFIRM)
-        if not self._answers and self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(DEAF_AFTER, self._give_up)
-
-    def _answered(self, payload: bytes) -> None:
-        if payload != _CONFIRM or self._asked is None:
-            return
-        self._answers = True
-        self.stop()
-        asked, self._asked = self._asked, None
-        for outbox, sequence in asked.items():
-            outbox.confirm(sequence)
-        self._ask()
-
-    def _give_up(self) -> None:
-        # A client without pongs can't be waited for: it is served like any other, at its own risk.
-        self._deaf = True
-        for sent in (self._asked or {}, self._sent):
-            for outbox, sequence in sent.items():
-                outbox.confirm(sequence)

@@ -65,11 +65,11 @@ class DiscoveryScan:
         self._exhausted = not self._filters
 
     def is_behind(self, slot: int, batch_index: int) -> bool:
-        """Whether nothing was announced at or after this position."""
-        return self._last is None or self._last < (slot, batch_index)
+        """Whether nothing beyond the batch at this position was announced."""
+        return self._last is None or self._last <= (slot, batch_index)
 
     def is_done_before(self, slot: int, batch_index: int) -> bool:
-        """Whether there are filters, and nothing matches from this position to the range's end."""
+        """Whether there are filters, and nothing beyond this position matches any more."""
         return bool(self._filters) and self._exhausted and self.is_behind(slot, batch_index)
 
     def close(self) -> None:

@@ -59,6 +59,8 @@ class Outbox:
         self._confirmed = 0
         self._confirmed_slots = 0
         self._sink: Sink | None = None
+        self._held_after: int | None = None
+        self._is_held = False
         self._room = asyncio.Event()
         self._room.set()
 
@@ -73,7 +75,7 @@ class Outbox:
             self._trim()
             if self._slots - self._confirmed_slots >= RETAINED_SLOTS:
                 self._room.clear()
-        if self._sink is not None:
+        if self._sink is not None and not self._is_held:
             self._sink.deliver(self, text)
 
     def _encode(self, response: Response) -> str:
@@ -94,18 +96,33 @@ class Outbox:
 
     def attach(self, sink: Sink, after: int | None = None) -> None:
         """Sends the kept responses that follow ``after`` (``None``: all kept), then what comes."""
+        self.claim(sink, after)
+        self.start()
+
+    def claim(self, sink: Sink, after: int | None) -> None:
+        """The same, but nothing is sent before ``start``."""
         self._sink = sink
+        self._held_after = after
+        self._is_held = True
         if after is not None:
             self.confirm(after)
+
+    def start(self) -> None:
+        """Begins to send to whoever has claimed the outbox. Idempotent."""
+        if not self._is_held or self._sink is None:
+            return
+        self._is_held = False
+        after = self._held_after
         for kept in self._kept:
             if after is None or kept.sequence > after:
-                sink.deliver(self, kept.text)
+                self._sink.deliver(self, kept.text)
         if not self._room.is_set():
-            sink.urge()
+            self._sink.urge()
 
     def detach(self) -> None:
         """Keeps what comes for whoever attaches next."""
         self._sink = None
+        self._is_held = False
 
     def confirm(self, sequence: int) -> None:
         """The client has everything up to ``sequence``."""

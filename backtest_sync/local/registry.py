@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backtest_sync.local.drive import SessionState
 from backtest_sync.local.group import Group
 from backtest_sync.local.outbox import Outbox
 from backtest_sync.local.refusals import (
@@ -21,7 +22,7 @@ from backtest_sync.local.refusals import (
     refusal,
     unsupported,
 )
-from backtest_sync.local.session import MAX_DISCONNECT_TIMEOUT, SessionState, SimSession
+from backtest_sync.local.session import MAX_DISCONNECT_TIMEOUT, SimSession
 from backtest_sync.local.split import covered_range, split
 from backtest_sync.protocol import ErrorKind
 from backtest_sync.protocol.ids import new_control_session_id, new_session_id
@@ -181,7 +182,6 @@ class Registry:
             self.bundle,
             outbox,
             timeout=timeout,
-            name=params.name,
             on_closed=self._closed,
         )
         self._sessions[session_id] = session

@@ -57,6 +57,7 @@ class Replay:
         self._blocks: Iterator[Block] = bundle.blocks(params.start_slot, params.end_slot)
         self._next: Block | None = None
         self._history_ended = False
+        self.is_started = False
         self.executed_slots = 0
 
     def start(self) -> None:
@@ -76,6 +77,7 @@ class Replay:
             replay_account_state=params.replay_account_state,
         )
         self._open(first)
+        self.is_started = True
 
     # --- where it stands -------------------------------------------------------------------------
     @property
