@@ -72,6 +72,9 @@ if TYPE_CHECKING:
         connect_local as connect_local,
     )
     from backtest_sync.protocol import (
+        Account as Account,
+    )
+    from backtest_sync.protocol import (
         AccountData as AccountData,
     )
     from backtest_sync.protocol import (
@@ -215,6 +218,36 @@ if TYPE_CHECKING:
     from backtest_sync.protocol import (
         UnknownResponse as UnknownResponse,
     )
+    from backtest_sync.protocol.notifications import (
+        AccountDiffNotification as AccountDiffNotification,
+    )
+    from backtest_sync.protocol.notifications import (
+        AccountNotification as AccountNotification,
+    )
+    from backtest_sync.protocol.notifications import (
+        LogNotification as LogNotification,
+    )
+    from backtest_sync.protocol.notifications import (
+        ProgramNotification as ProgramNotification,
+    )
+    from backtest_sync.protocol.notifications import (
+        SignatureNotification as SignatureNotification,
+    )
+    from backtest_sync.protocol.notifications import (
+        SlotInfoNotification as SlotInfoNotification,
+    )
+    from backtest_sync.protocol.notifications import (
+        TransactionNotification as TransactionNotification,
+    )
+    from backtest_sync.protocol.replacements import (
+        ReplacementNotification as ReplacementNotification,
+    )
+    from backtest_sync.protocol.reports import (
+        ActionResultNotification as ActionResultNotification,
+    )
+    from backtest_sync.protocol.reports import (
+        DiagnosticNotification as DiagnosticNotification,
+    )
     from backtest_sync.results import (
         AdvanceState as AdvanceState,
     )
@@ -235,6 +268,9 @@ if TYPE_CHECKING:
     )
     from backtest_sync.rpc import (
         RpcClient as RpcClient,
+    )
+    from backtest_sync.rpc_types import (
+        SimulationResult as SimulationResult,
     )
     from backtest_sync.session import (
         BacktestSession as BacktestSession,
@@ -267,6 +303,7 @@ _HOMES = {
     "SubscriptionError": "errors",
     "UnexpectedResponseError": "errors",
     "connect_local": "offline",
+    "Account": "protocol",
     "AccountData": "protocol",
     "AccountModifications": "protocol",
     "ActionAnchor": "protocol",
@@ -315,6 +352,16 @@ _HOMES = {
     "Success": "protocol",
     "TxResolver": "protocol",
     "UnknownResponse": "protocol",
+    "AccountDiffNotification": "protocol.notifications",
+    "AccountNotification": "protocol.notifications",
+    "LogNotification": "protocol.notifications",
+    "ProgramNotification": "protocol.notifications",
+    "SignatureNotification": "protocol.notifications",
+    "SlotInfoNotification": "protocol.notifications",
+    "TransactionNotification": "protocol.notifications",
+    "ReplacementNotification": "protocol.replacements",
+    "ActionResultNotification": "protocol.reports",
+    "DiagnosticNotification": "protocol.reports",
     "AdvanceState": "results",
     "ConnectionStatus": "results",
     "ContinueResult": "results",
@@ -322,6 +369,7 @@ _HOMES = {
     "ReadyOutcome": "results",
     "RunResult": "results",
     "RpcClient": "rpc",
+    "SimulationResult": "rpc_types",
     "BacktestSession": "session",
     "Subscription": "subscription",
     "__version__": "version",

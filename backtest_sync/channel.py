@@ -35,6 +35,7 @@ class Channel:
         self, connection: Connection, *, last_sequence: int | None = None, log_raw: bool = False
     ) -> None:
         self._connection = connection
+        self.session_id: str | None = None  # once there is one
         self._log_raw = log_raw
         self._turn = threading.Lock()  # held by the one thread that receives
         self._payloads: deque[bytes] = deque()  # received, not decoded
@@ -74,16 +75,14 @@ class Channel:
         Waits until ``deadline``, and no longer than ``silence`` seconds for this one. What was kept comes
         only with ``kept``, and then first.
         """
-        waiting = self._backlog or (kept and self._kept)
-        if (
-            not waiting
-        ):  # the usual case, at the least cost: `deque.popleft` gives each to one thread
+        payload = None
+        if not (self._backlog or (kept and self._kept)):
+            # the usual case, at the least cost: `deque.popleft` gives each payload to one thread
             try:
                 payload = self._payloads.popleft()
             except IndexError:
-                return self._wait(deadline, silence, kept)
-            return self._decode(payload)
-        return self._wait(deadline, silence, kept)
+                payload = None
+        return self._wait(deadline, silence, kept) if payload is None else self._decode(payload)
 
     def _wait(self, deadline: Deadline, silence: float | None, kept: bool) -> Item | None:
         """`receive` where something else comes first, or nothing is there yet."""
@@ -177,7 +176,16 @@ class Channel:
         told, self._end_told = self._end_told, True
         if end.ours or told or self._completed or self._closer is not None:
             return False
-        raise SessionClosedError(end.reason, code=end.code) from end.cause
+        raise SessionClosedError(end.reason, code=end.code, hint=self._way_back()) from end.cause
+
+    def _way_back(self) -> str:
+        """What to do after the connection of a session was lost."""
+        if self.session_id is None:
+            return ""
+        return (
+            "The session may live on: continue it with "
+            f"attach_session({self.session_id!r}, {self.last_sequence})"
+        )
 
     def complete(self) -> None:
         """The run is completed: from now on the stream is over where nothing is queued."""

@@ -19,6 +19,8 @@ from backtest_sync.protocol import (
     Continue,
     ContinueTo,
     DiscoveryBatch,
+    ErrorDetail,
+    ErrorKind,
     ErrorResponse,
     Paused,
     ReadyForContinue,
@@ -58,6 +60,8 @@ class Driver:
         self._sent = False  # a Continue or ContinueTo
         self._slot_over = False  # the last announced slot has run whole
         self.statuses: Counter[str] = Counter()
+        # what had been announced when readiness was spent; None where there was none
+        self._spent: tuple[int, int] | None = None
 
     # --- recording
 
@@ -100,6 +104,7 @@ class Driver:
 
     def send_continue(self, request: Continue | ContinueTo, deadline: Deadline) -> None:
         """Send it; whatever readiness was there is spent."""
+        self._spent = (self.slots, self.statuses.total()) if self.ready else None
         self.ready = False
         self._sent = True
         self._channel.discard((ReadyForContinue, Paused))
@@ -140,8 +145,14 @@ class Driver:
             if on_event is not None:
                 on_event(response)
             if is_failure(response):
+                self._take_back(response.error)
                 raise RemoteError(response.error)
             yield response
+
+    def _take_back(self, error: ErrorDetail) -> None:
+        """A refused ``Continue`` did not run: the server still waits for one."""
+        if error.kind in REFUSALS and self._spent == (self.slots, self.statuses.total()):
+            self.ready = True
 
     def ensure_ready(
         self, deadline: Deadline, silence: float | None, on_event: OnEvent | None
@@ -244,6 +255,18 @@ class Driver:
         )
         return False
 
+
+#: What the server says of a request that it did not carry out.
+REFUSALS = frozenset(
+    {
+        ErrorKind.INVALID_REQUEST,
+        ErrorKind.INVALID_TRANSACTION_ENCODING,
+        ErrorKind.INVALID_TRANSACTION_FORMAT,
+        ErrorKind.INVALID_ACCOUNT_ENCODING,
+        ErrorKind.INVALID_ACCOUNT_OWNER,
+        ErrorKind.INVALID_ACCOUNT_PUBKEY,
+    }
+)
 
 #: What may come while waiting for something else.
 PASSED_OVER = (

@@ -87,6 +87,7 @@ class BacktestSession(SessionStreams):
     ) -> None:
         super().__init__(rpc_endpoint, ssl_context)
         self._channel = channel
+        channel.session_id = created.session_id
         self._created = created
         self._driver = Driver(channel, ready=ready)
         self._request_timeout = request_timeout
