@@ -54,31 +54,11 @@ def decompress(data: bytes, limit: int = MAX_BLOB_BYTES) -> bytes:
 
     ``ValueError`` where ``data`` is no zstd, is cut off, or holds more.
     """
-    out: list[bytes] = []
-    room = limit
-    while True:
-        frame = StreamDecompressor(room)
-        piece, data = frame.feed_frame(data)
-        out.append(piece)
-        room -= len(piece)
-        if not data:
-            return b"".join(out)
-
-
-def decompress_stream(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What a file of one or more whole zstd frames holds, piece by piece as it is read.
-
-    ``ValueError`` where it is corrupt or cut off. The caller bounds what it keeps.
-    """
-    frame = StreamDecompressor()
-    for chunk in chunks:
-        while chunk:
-            piece, chunk = frame.feed_some(chunk)
-            yield piece
-            if frame.is_over:
-                frame = StreamDecompressor()
-    if frame.is_begun:
-        raise ValueError("corrupt zstd data: the frame is cut off")
+    stream = StreamDecompressor(limit)
+    out = stream.feed(data)
+    if not data or not stream.at_end_of_frame:
+        raise ValueError("corrupt zstd data: it is cut off")
+    return out
 
 
 class StreamCompressor:
@@ -101,57 +81,46 @@ class StreamCompressor:
 class StreamDecompressor:
     """The client's end of a compressed subscription connection.
 
-    One for each connection: only its first frame has a header, and each one builds on those
-    before it. ``limit`` bounds what one frame may hold, in bytes. After an error the stream is
+    One for each connection: only its first message has a zstd header, and each one builds on those
+    before it. ``limit`` bounds what one message may hold, in bytes. After an error the stream is
     out of step and of no more use.
     """
 
-    __slots__ = ("_error", "_limit", "_stream", "is_begun", "is_over")
+    __slots__ = ("_decompressor", "_error", "_limit", "_stream", "at_end_of_frame")
 
     def __init__(self, limit: int = MAX_BLOB_BYTES) -> None:
         zstandard = _zstandard()
-        self._stream = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         self._error = zstandard.ZstdError
+        self._stream = self._decompressor.decompressobj()
         self._limit = limit
-        self.is_begun = False
-        self.is_over = False
+        #: Whether the last message ended a zstd frame, so that the next one begins anew.
+        self.at_end_of_frame = False
 
-    def feed(self, frame: bytes) -> bytes:
-        """The message that a binary frame carries; ``ValueError`` where it is corrupt or over."""
-        message, rest = self._take(frame)
-        if rest:
-            raise ValueError("corrupt zstd data: the stream has ended, and more follows")
-        return message
-
-    def feed_some(self, data: bytes) -> tuple[bytes, bytes]:
-        """What a part of a frame holds, and what follows the frame where it ended in it."""
-        self.is_begun = True
-        message, rest = self._take(data)
-        self.is_over = self._stream.eof
-        return message, rest
-
-    def feed_frame(self, data: bytes) -> tuple[bytes, bytes]:
-        """What a whole zstd frame holds, and what follows it; ``ValueError`` if it is cut off."""
-        message, rest = self._take(data)
-        if not self._stream.eof:
-            raise ValueError("corrupt zstd data: the frame is cut off")
-        return message, rest
-
-    def _take(self, data: bytes) -> tuple[bytes, bytes]:
+    def feed(self, message: bytes) -> bytes:
+        """What a binary message carries; ``ValueError`` where it is corrupt or over the limit."""
+        if len(message) <= _STEP:
+            return self._step(message, self._limit)
         out: list[bytes] = []
-        size = 0
-        for start in range(0, len(data), _STEP):
-            if self._stream.eof:
-                return b"".join(out), data[start:]
+        room = self._limit
+        for start in range(0, len(message), _STEP):
+            piece = self._step(message[start : start + _STEP], room)
+            room -= len(piece)
+            out.append(piece)
+        return b"".join(out)
+
+    def _step(self, data: bytes, room: int) -> bytes:
+        """What comes of a piece of input, across the ends of frames."""
+        out = b""
+        while data:
+            if self.at_end_of_frame:
+                self._stream = self._decompressor.decompressobj()
             try:
-                piece: bytes = self._stream.decompress(data[start : start + _STEP])
+                out += self._stream.decompress(data)
             except self._error as error:
                 raise ValueError(f"corrupt zstd data: {error}") from error
-            size += len(piece)
-            if size > self._limit:
+            if len(out) > room:
                 raise ValueError(f"zstd data holds more than {self._limit} bytes")
-            out.append(piece)
-            unused: bytes = self._stream.unused_data
-            if unused:
-                return b"".join(out), unused + data[start + _STEP :]
-        return b"".join(out), b""
+            self.at_end_of_frame = self._stream.eof
+            data = self._stream.unused_data
+        return out

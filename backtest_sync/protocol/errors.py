@@ -188,8 +188,9 @@ class ErrorDetail(Value):
 
 
 def _payload(error: ErrorDetail) -> Any:
-    whole = set(error.fields) == {_WHOLE} and not isinstance(error.kind, ErrorKind)
-    return error.fields[_WHOLE] if whole else dict(error.fields)
+    if isinstance(error.kind, ErrorKind):
+        return {name: error.fields[name] for name in _TABLE[error.kind][1]}
+    return error.fields[_WHOLE] if set(error.fields) == {_WHOLE} else dict(error.fields)
 
 
 def _read(json: Any) -> ErrorDetail:

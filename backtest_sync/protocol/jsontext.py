@@ -26,6 +26,7 @@ SHORT = 2 * MAX_DEPTH
 
 _I64_MIN = -(2**63)
 _U64_MAX = 2**64 - 1
+_U64_DIGITS = 20
 _BLANK = " \t\n\r"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -35,16 +36,18 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
-def _integer(text: str) -> int | float:
-    number = int(text)
-    return number if _I64_MIN <= number <= _U64_MAX else float(number)
-
-
 def _number(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"number out of range: {text[:40]}")
     return number
+
+
+def _integer(text: str) -> int | float:
+    if len(text) > _U64_DIGITS:
+        return _number(text)
+    number = int(text)
+    return number if _I64_MIN <= number <= _U64_MAX else float(number)
 
 
 class Marked(dict[str, Any]):

@@ -180,8 +180,8 @@ def test_a_known_method_that_no_event_has_is_refused() -> None:
 
 
 def test_the_guides_spelling_is_understood_and_never_sent() -> None:
-    text = '{"method":"sessionAttached","params":{"sessionId":"%s","rpcEndpoint":"/r"}}' % SESSION
-    _, response = decode_response(text)
+    params = {"sessionId": SESSION, "rpcEndpoint": "/r"}
+    _, response = decode_response(json.dumps({"method": "sessionAttached", "params": params}))
     assert json.loads(encode_response(response))["params"] == {
         "session_id": SESSION,
         "rpc_endpoint": "/r",
@@ -341,7 +341,7 @@ def test_every_error_kind_goes_both_ways(kind: ErrorKind) -> None:
     assert decode_response(encode_response(response)) == (None, response)
     assert response.is_terminal is terminal
     shown = str(response.error)
-    assert all(str(fields[name]) in shown for name in names if "{%s}" % name in text)
+    assert all(str(fields[name]) in shown for name in names if f"{{{name}}}" in text)
     assert "{" not in shown
 
 
