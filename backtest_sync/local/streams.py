@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 MAX_SUBSCRIPTIONS = 1024
 #: A subscriber is asked to confirm what it has each time it was sent so many more slots.
 CONFIRM_EVERY = RETAINED_SLOTS // 4
+#: A client that lets so many answers pile up is not read from until it took them.
+MAX_UNANSWERED = 1000
 #: Events handled before others get their turn on the loop.
 _SLICE = 64
 #: How long the end of a closed session may wait for a subscriber to take its last messages, seconds.
@@ -68,6 +70,7 @@ class Subscription:
     id: int
     watch: Watch
     options: Options
+    key: str  # what it is to, whatever its other options
     over: bool = False
 
     def message(self, value: Any) -> str:
@@ -93,15 +96,12 @@ async def handle_socket(session: SimSession, wire: Wire) -> None:
     connection stays open; when the session is closed, the connection is, too (1000).
     """
     link = Link(session, wire)
-    tasks = [asyncio.ensure_future(link.pump()), asyncio.ensure_future(link.follow_session())]
     try:
         while (text := await wire.receive()) is not None:
             link.take(text)
+            await link.room()
     finally:
-        link.leave()
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await link.leave()
 
 
 class Link:
@@ -110,7 +110,7 @@ class Link:
     def __init__(self, session: SimSession, wire: Wire) -> None:
         self._session = session
         self._wire = wire
-        self._hold = Hold(session, self._ask_confirmation)
+        self._hold = Hold(session, self)
         wire.on_pong = self._pong
         self._compressor: StreamCompressor | None = None
         self._known: dict[int, Subscription] = {}
@@ -123,7 +123,13 @@ class Link:
         self._passed = -1  # the last slot that was sent as a whole
         self._asked = b""  # the last confirmation that was asked for
         self._unasked = 0  # how many slots were sent since
+        self._unanswered = 0  # how many answers are still in the queue
         self._complete = False
+        self._dropped = False
+        self._tasks = [
+            asyncio.ensure_future(self._pump()),
+            asyncio.ensure_future(self._follow_session()),
+        ]
 
     # --- requests
 
@@ -166,13 +172,14 @@ class Link:
             )
         watch = WATCHES[call.method](self._session, call.params)
         self._last_id += 1
-        subscription = Subscription(self._last_id, watch, read_options(call.params))
+        key = _key(call)
+        subscription = Subscription(self._last_id, watch, read_options(call.params), key)
         if subscription.options.compressed and self._compressor is None:
             self._compressor = StreamCompressor()
         self._known[subscription.id] = subscription
         self._session.feed.listen(self._on_events)
         past = watch.replay(self._session, subscription.options.replay_from)
-        self._hold.take(_key(call), subscription.options.replay_from)
+        self._hold.take(key, subscription.options.replay_from)
         self._answer(result(call.id, subscription.id))
         self._enqueue(lambda: self._begin(subscription, past))
 
@@ -189,14 +196,23 @@ class Link:
         self._known.pop(subscription.id, None)
         if subscription in self._active:
             self._active.remove(subscription)
+        if not self._known:
+            self._hold.release()
 
     def _answer(self, answer: dict[str, Any]) -> None:
         text = jsontext.dumps_finite(answer)
 
         async def send() -> None:
+            self._unanswered -= 1
             self._wire.send(text)
 
+        self._unanswered += 1
         self._enqueue(send)
+
+    async def room(self) -> None:
+        """Waits while too many answers are due to a client that does not take them."""
+        if self._unanswered > MAX_UNANSWERED:
+            await self._idle.wait()
 
     # --- events
 
@@ -208,7 +224,7 @@ class Link:
         self._idle.clear()
         self._wake.set()
 
-    async def pump(self) -> None:
+    async def _pump(self) -> None:
         """Works the queue off for as long as the connection lives."""
         while True:
             await self._wake.wait()
@@ -218,13 +234,12 @@ class Link:
                     await self._queue.popleft()()
                 except Exception:  # one connection's defect must not end the session
                     log.exception("a subscription failed")
-                    self._known.clear()
-                    await self._wire.close(1011, "internal error")
+                    self._drop(1011, "internal error")
                     return
                 await self._wire.drained()
             self._idle.set()
             if self._hold.waiting or self._unasked >= CONFIRM_EVERY:
-                self._ask_confirmation()
+                self.ask_confirmation()
 
     async def _begin(self, subscription: Subscription, past: Sequence[Event]) -> None:
         await self._tell([subscription], past)
@@ -258,7 +273,7 @@ class Link:
 
     # --- how far the subscriber is
 
-    def _ask_confirmation(self) -> None:
+    def ask_confirmation(self) -> None:
         """Pings: the pong comes once the client has read everything that was sent before.
 
         The payload counts the subscriptions, too: what one more of them is owed is not covered by
@@ -275,9 +290,17 @@ class Link:
         if colon and subscriptions == str(self._last_id) and slot.isdecimal():
             self._hold.confirm(int(slot))
 
+    def give_up(self) -> None:
+        """Ends the connection: the client is too slow for what is retained for it."""
+        self._drop(1008, "subscriber too slow: it did not confirm what it was sent")
+
     # --- the end
 
-    async def follow_session(self) -> None:
+    def _drop(self, code: int, reason: str) -> None:
+        self._dropped = True
+        self._tasks.append(asyncio.ensure_future(self._wire.close(code, reason)))
+
+    async def _follow_session(self) -> None:
         """Sends the end markers when the session is finished, ends the link when it is closed."""
         await self._session.finished.wait()
         self._enqueue(self._finish)
@@ -292,16 +315,20 @@ class Link:
         for subscription in self._active:
             self._send(subscription, subscription.end_marker)
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """The connection is over: its subscriptions end with it.
 
         One that broke keeps its hold on the session for a while (`Hold.lose`).
         """
         self._session.feed.forget(self._on_events)
-        if self._known and not self._wire.left and not self._session.finished.is_set():
-            self._hold.lose()
+        over = self._wire.left or self._dropped or self._session.finished.is_set()
+        if self._known and not over:
+            self._hold.lose(subscription.key for subscription in self._known.values())
         else:
             self._hold.release()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
 
 
 def _is_id(value: object) -> bool:

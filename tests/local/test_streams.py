@@ -28,10 +28,11 @@ from backtest_sync.protocol import (
     AccountModifications,
     ActionAnchor,
     ActionKind,
+    Continue,
     ScheduledAction,
 )
 from backtest_sync.protocol.accounts import MODIFICATIONS
-from tests.support.endpoint import Desk, Link, play
+from tests.support.endpoint import Desk, play
 
 FIRST = demo.FIRST_SLOT
 POOL = {"mentions": [demo.POOL_PROGRAM]}
@@ -652,23 +653,17 @@ def test_a_defect_ends_one_connection(
 # --- slow and lost subscribers
 
 
-async def runs_until_held(desk: Desk) -> int:
+async def runs_until_held(desk: Desk, bundle: Bundle) -> int:
     """Lets the session run for as long as it does; how many slots it began."""
-    slots, seen = list(bundle_slots(desk)), -1
+    seen = -1
     while seen != desk.session.slot:
         seen = desk.session.slot
         for _ in range(200):
             await asyncio.sleep(0)
-    return slots.index(seen) + 1
-
-
-def bundle_slots(desk: Desk) -> Any:
-    return desk.session._replay._bundle.slots
+    return list(bundle.slots).index(seen) + 1
 
 
 def start(desk: Desk) -> None:
-    from backtest_sync.protocol import Continue
-
     desk.session.request_continue(Continue(1000))
 
 
@@ -679,7 +674,7 @@ def test_a_session_waits_for_a_subscriber_that_takes_nothing(bundle: Bundle) -> 
         await quick.subscribe("slotSubscribe")
         slow.stall()
         start(desk)
-        assert await runs_until_held(desk) == RETAINED_SLOTS
+        assert await runs_until_held(desk, bundle) == RETAINED_SLOTS
         slow.flow()
         await desk.rest()
         assert desk.session.finished.is_set()
@@ -694,15 +689,65 @@ def test_a_session_waits_for_a_subscriber_that_confirms_nothing(bundle: Bundle) 
         link.answers_pings = False
         await link.subscribe("slotSubscribe")
         start(desk)
-        assert await runs_until_held(desk) == RETAINED_SLOTS
+        assert await runs_until_held(desk, bundle) == RETAINED_SLOTS
         desk.session.close()
         await asyncio.wait_for(desk.session.closed.wait(), 5)
 
     play(bundle, scenario)
 
 
-async def lose(link: Link) -> None:
-    await link.drop()
+def test_a_subscriber_that_confirms_nothing_is_given_up(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "STALLED_LIMIT", 0.01)
+
+    async def scenario(desk: Desk) -> None:
+        link, other = desk.link(), desk.link()
+        link.answers_pings = False
+        await link.subscribe("slotSubscribe")
+        await other.subscribe("slotSubscribe")
+        await desk.advance(1000)
+        assert desk.session.finished.is_set()
+        assert link.closed_with is not None
+        assert link.closed_with[0] == 1008
+        assert len(results(await other.settled())) == len(bundle.slots) + 1
+
+    play(bundle, scenario)
+
+
+def test_who_subscribes_to_nothing_any_more_holds_nobody(bundle: Bundle) -> None:
+    async def scenario(desk: Desk) -> None:
+        link = desk.link()
+        link.answers_pings = False
+        await link.subscribe("slotSubscribe")
+        assert (await link.ask("slotUnsubscribe", 1))["result"] is True
+        assert not desk.session.gates
+        await desk.advance(1000)
+        assert desk.session.finished.is_set()
+        await link.subscribe("slotSubscribe")  # and may begin anew
+        assert desk.session.gates
+
+    play(bundle, scenario)
+
+
+def test_a_client_that_takes_no_answers_is_not_read_from(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backtest_sync.local.streams.MAX_UNANSWERED", 5)
+
+    async def scenario(desk: Desk) -> None:
+        link = desk.link()
+        link.stall()
+        for _ in range(50):
+            link.write('{"jsonrpc":"2.0","id":"x","method":"no"}')
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert link.unread > 40
+        link.flow()
+        await link.settled()
+        assert link.unread == 0
+
+    play(bundle, scenario)
 
 
 def test_a_lost_subscriber_finds_everything_when_it_is_back(bundle: Bundle) -> None:
@@ -712,13 +757,15 @@ def test_a_lost_subscriber_finds_everything_when_it_is_back(bundle: Bundle) -> N
         await link.subscribe("slotSubscribe")
         await desk.advance(20)
         before = results(await link.settled(), 1)
-        await lose(link)
+        await link.drop()
         start(desk)
-        assert await runs_until_held(desk) < 20 + RETAINED_SLOTS + 5
+        assert await runs_until_held(desk, bundle) < 20 + RETAINED_SLOTS + 5
         link = desk.link()
         cursor = {"replayFromSlot": before[-1]["context"]["slot"]}
         await link.subscribe("accountDiffSubscribe", demo.PRICE_ACCOUNT, cursor)
-        assert await runs_until_held(desk) < 20 + RETAINED_SLOTS + 5  # the other one is still lost
+        assert (
+            await runs_until_held(desk, bundle) < 20 + RETAINED_SLOTS + 5
+        )  # the other one is still lost
         await link.subscribe("slotSubscribe", None, cursor)
         await desk.rest()
         assert desk.session.finished.is_set()
@@ -746,13 +793,13 @@ def test_nobody_waits_for_a_subscriber_that_left(bundle: Bundle) -> None:
 def test_a_subscriber_lost_for_good_is_given_up(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hold, "LOST_SUBSCRIBER_GRACE", 0.01)
+    monkeypatch.setattr(hold, "LOST_LIMIT", 0.01)
 
     async def scenario(desk: Desk) -> None:
         link = desk.link()
         await link.subscribe("slotSubscribe")
         await desk.advance(2)
-        await lose(link)
+        await link.drop()
         assert desk.session.gates
         await desk.advance(1000)
         assert desk.session.finished.is_set()

@@ -185,6 +185,11 @@ class Link:
         found, self.kept = self.kept, []
         return found
 
+    @property
+    def unread(self) -> int:
+        """How many messages the server has not read."""
+        return self._requests.qsize()
+
     def stall(self) -> None:
         """Takes nothing any more."""
         self._flowing.clear()

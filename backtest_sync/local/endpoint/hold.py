@@ -8,32 +8,40 @@ a slot out of the feed which some subscriber has not confirmed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from backtest_sync.local.session import SimSession
 
-#: How long a session is held for a subscriber whose connection broke, seconds.
-LOST_SUBSCRIBER_GRACE = 30.0
+#: How long a session is held for a subscriber that confirms nothing more, seconds.
+STALLED_LIMIT = 30.0
+#: How long it is held for one whose connection broke, seconds.
+LOST_LIMIT = 30.0
+
+
+class Subscriber(Protocol):
+    """The connection that a hold is for."""
+
+    def ask_confirmation(self) -> None:
+        """Asks the client to confirm what it was sent."""
+
+    def give_up(self) -> None:
+        """Ends the connection: its client takes nothing any more."""
 
 
 class Hold:
     """One connection's hold on its session: a gate of the session, awaited before every block."""
 
-    def __init__(self, session: SimSession, ask: Callable[[], None]) -> None:
+    def __init__(self, session: SimSession, subscriber: Subscriber) -> None:
         self._session = session
-        #: Asks the subscriber to confirm what it was sent.
-        self._ask = ask
+        self._subscriber: Subscriber | None = subscriber
+        self._confirmed: int | None = None
         self._moved = asyncio.Event()
+        self._lost_keys: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._released = False
         #: Whether the session waits right now.
         self.waiting = False
-        #: The subscriber has all of this slot and of those before it; None without subscriptions.
-        self.confirmed: int | None = None
-        #: What it is subscribed to: by it, one that comes back is known again.
-        self.keys: set[str] = set()
 
     # --- as the session's gate
 
@@ -42,55 +50,63 @@ class Hold:
         self.waiting = True
         while self._holds():
             self._moved.clear()
-            self._ask()
-            await self._moved.wait()
+            if self._subscriber is None:
+                await self._moved.wait()
+                continue
+            self._subscriber.ask_confirmation()
+            try:
+                await asyncio.wait_for(self._moved.wait(), STALLED_LIMIT)
+            except asyncio.TimeoutError:
+                self._subscriber.give_up()
+                self.release()
         self.waiting = False
 
     def _holds(self) -> bool:
-        if self._released or self.confirmed is None:
+        if self._confirmed is None:
             return False
         pushed_out = self._session.feed.next_out
-        return pushed_out is not None and pushed_out >= self.confirmed
+        return pushed_out is not None and pushed_out >= self._confirmed
 
     # --- as the connection's
 
     def take(self, key: str, replay_from: int | None) -> None:
-        """A subscription began that is owed everything from ``replay_from`` on (None: all)."""
+        """A subscription to ``key`` began that is owed everything from a slot on (None: all).
+
+        A lost hold's subscriber, back on a new connection, is known by it.
+        """
         for gate in tuple(self._session.gates):
-            if isinstance(gate, Hold) and gate is not self:
-                gate.give_up(key)
-        if self.confirmed is None:
+            if isinstance(gate, Hold):
+                gate.found(key)
+        if self._confirmed is None:
             self._session.gates.append(self)
-        self.keys.add(key)
         owed = -1 if replay_from is None else replay_from - 1
-        self.confirmed = owed if self.confirmed is None else min(self.confirmed, owed)
+        self._confirmed = owed if self._confirmed is None else min(self._confirmed, owed)
 
     def confirm(self, slot: int) -> None:
         """The subscriber has everything up to the end of ``slot``."""
-        if self.confirmed is not None and slot > self.confirmed:
-            self.confirmed = slot
+        if self._confirmed is not None and slot > self._confirmed:
+            self._confirmed = slot
             self._moved.set()
 
-    def lose(self) -> None:
-        """The connection broke: holds on until the subscriber is back, or the grace is over."""
-        loop = asyncio.get_running_loop()
-        self._ask = lambda: None
-        self._timer = loop.call_later(LOST_SUBSCRIBER_GRACE, self.release)
+    def lose(self, keys: Iterable[str]) -> None:
+        """The connection broke: holds on until each of ``keys`` is subscribed to again, or too long."""
+        self._subscriber = None
+        self._lost_keys.update(keys)
+        self._timer = asyncio.get_running_loop().call_later(LOST_LIMIT, self.release)
+        self._moved.set()
 
-    def give_up(self, key: str) -> None:
-        """Somebody subscribes to ``key``: a lost hold's subscriber, back on a new connection."""
-        if self._timer is None:
-            return
-        self.keys.discard(key)
-        if not self.keys:
-            self.release()
+    def found(self, key: str) -> None:
+        """Somebody subscribed to ``key``."""
+        if self._lost_keys:
+            self._lost_keys.discard(key)
+            if not self._lost_keys:
+                self.release()
 
     def release(self) -> None:
-        """Lets the session run on for good."""
+        """Lets the session run on."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         if self in self._session.gates:
             self._session.gates.remove(self)
-        self._released = True
+        self._confirmed = None
         self._moved.set()

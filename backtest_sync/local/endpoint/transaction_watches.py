@@ -88,7 +88,7 @@ class LogsWatch(Watch):
         value = {
             "signature": executed.signature,
             "err": executed.err,
-            "logs": executed.logs,
+            "logs": executed.logs or [],
             "source": executed.source.value,
         }
         return (in_context(event.slot, value),)
