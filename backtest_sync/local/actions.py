@@ -144,7 +144,7 @@ def _by_slot(
     spec: ScheduledAction, transactions: Sequence[VersionedTransaction]
 ) -> dict[int, list[VersionedTransaction]]:
     slots: dict[int, list[VersionedTransaction]] = {slot: [] for slot in spec.anchor.slots}
-    if transactions:
+    if transactions and slots:
         for slot, transaction in zip(spec.anchor.slots, transactions, strict=True):
             slots[slot].append(transaction)
     return slots
