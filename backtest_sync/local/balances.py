@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from solders.pubkey import Pubkey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
     from solders.account import Account
@@ -57,11 +57,6 @@ def mint_decimals(mint: Account | None) -> int | None:
         return None
     data = mint.data
     return data[_DECIMALS_AT] if len(data) >= _MINT_SIZE else None
-
-
-def mints(views: Iterable[View]) -> set[bytes]:
-    """The mints of the token accounts among ``views``, as 32 bytes."""
-    return {token[:32] for _, token, _ in views if token is not None}
 
 
 def token_balances(views: Sequence[View], decimals: Mapping[bytes, int]) -> list[dict[str, Any]]:

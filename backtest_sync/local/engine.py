@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata
@@ -17,7 +16,6 @@ from solders.transaction_metadata import FailedTransactionMetadata
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.local import playback, svm
 from backtest_sync.local.accounts import RefusedAccountError, load_accounts, write_accounts
-from backtest_sync.local.balances import View, mint_decimals, view
 from backtest_sync.local.blocks import BlockTransaction, prepare
 from backtest_sync.local.bundle import ACCOUNT_STATE
 from backtest_sync.local.compute import with_extra_units
@@ -26,23 +24,26 @@ from backtest_sync.local.executed import (
     Capture,
     Executed,
     PlayedBack,
-    Ran,
     Simulated,
     Simulation,
     Source,
 )
 from backtest_sync.local.lines import BundleError
+from backtest_sync.local.runner import Runner
 from backtest_sync.local.summary import Summary
 from backtest_sync.local.sysvars import Sysvars
 
 if TYPE_CHECKING:
     from solders.account import Account
+    from solders.pubkey import Pubkey
 
     from backtest_sync.local.blocks import Block
     from backtest_sync.local.bundle import Bundle
+    from backtest_sync.local.executed import Ran
     from backtest_sync.protocol import AccountData
 
-_NOTE_BALANCES = Capture.BALANCES | Capture.SUMMARY
+_DIFFS = int(Capture.DIFFS)
+_SUMMARY = int(Capture.SUMMARY)
 
 
 class Engine:
@@ -73,8 +74,7 @@ class Engine:
         accounts = bundle.accounts_at(start_slot)
         self._svm = svm.new_svm()
         self._sysvars = Sysvars(self._svm)
-        self._views: dict[str, View] = {}
-        self._decimals: dict[bytes, int] = {}
+        self._runner = Runner(self._svm)
         self._block: Block | None = None
         self._next_batch = 0
         self._sent = 0
@@ -124,14 +124,15 @@ class Engine:
         self._next_batch += 1
         if self._replaying_state:
             return []
+        wanted = int(capture)  # a test of flags costs a microsecond, one of integers nothing
         done: list[Executed] = []
         for transaction in batches[index]:
             if not transaction.is_sane:
                 self.summary.unsanitizable += 1
             elif self._is_executable(transaction):
-                done.append(self._run_historical(transaction, index, capture))
+                done.append(self._run_historical(transaction, index, wanted))
             else:
-                done.append(self._play_back(transaction, index, capture))
+                done.append(self._play_back(transaction, index, wanted))
         return done
 
     def close_slot(self) -> tuple[AccountChange, ...]:
@@ -145,14 +146,19 @@ class Engine:
             }
         )
 
-    def _run_historical(
-        self, transaction: BlockTransaction, batch_index: int, capture: Capture
-    ) -> Ran:
+    def _run_historical(self, transaction: BlockTransaction, batch_index: int, capture: int) -> Ran:
         prepared = transaction.transaction
         if self._extra_units:
             prepared = with_extra_units(prepared, self._extra_units)
-        ran = self._run(transaction, prepared, Source.EXECUTED, batch_index, capture)
-        if capture & Capture.SUMMARY and transaction.meta is not None:
+        ran = self._runner.run(
+            transaction,
+            prepared,
+            block=self.block,
+            source=Source.EXECUTED,
+            batch_index=batch_index,
+            capture=capture,
+        )
+        if capture & _SUMMARY and transaction.meta is not None:
             self.summary.compare(ran, transaction.meta)
         return ran
 
@@ -180,7 +186,7 @@ class Engine:
         return True
 
     def _play_back(
-        self, transaction: BlockTransaction, batch_index: int, capture: Capture
+        self, transaction: BlockTransaction, batch_index: int, capture: int
     ) -> PlayedBack:
         meta: dict[str, Any] = transaction.meta or {}
         moved = playback.moved_accounts(transaction, self._read)
@@ -193,7 +199,7 @@ class Engine:
             index=transaction.index,
             source=Source.PLAYED_BACK,
             err=meta.get("err"),
-            changes=changes if capture & Capture.DIFFS else (),
+            changes=changes if capture & _DIFFS else (),
             of=transaction,
         )
 
@@ -212,7 +218,14 @@ class Engine:
         index = len(self.block.transactions) + self._sent
         self._sent += 1
         prepared = prepare(transaction, bytes(transaction), index=index, read=self._svm.get_account)
-        return self._run(prepared, transaction, Source.USER, None, capture)
+        return self._runner.run(
+            prepared,
+            transaction,
+            block=self.block,
+            source=Source.USER,
+            batch_index=None,
+            capture=int(capture),
+        )
 
     def simulate(
         self,
@@ -280,8 +293,7 @@ class Engine:
         self._refusing(accounts)
         changes = []
         for address, pre in before.items():
-            self._views.pop(str(address), None)
-            self._decimals.pop(bytes(address), None)
+            self._runner.forget(address)
             post = self._svm.get_account(address)
             if pre != post:
                 changes.append(AccountChange(str(address), pre, post))
@@ -292,75 +304,6 @@ class Engine:
             write_accounts(self._svm, accounts)
         except RefusedAccountError as error:
             raise InvalidParamsError(f"can't be applied: {error}") from error
-
-    # --- one transaction --------------------------------------------------------------------
-
-    def _run(
-        self,
-        transaction: BlockTransaction,
-        prepared: VersionedTransaction,
-        source: Source,
-        batch_index: int | None,
-        capture: Capture,
-    ) -> Ran:
-        keys, pubkeys, writable = transaction.keys, transaction.pubkeys, transaction.writable
-        views, read = self._views, self._svm.get_account
-        noting = bool(capture & _NOTE_BALANCES)
-        pre = self._noted(keys, pubkeys) if noting else []
-        before = [read(pubkeys[i]) for i in writable] if capture & Capture.DIFFS else ()
-        result: Any = self._svm.send_transaction(prepared)
-        failed = isinstance(result, FailedTransactionMetadata)
-        post = pre.copy()
-        changes: Sequence[AccountChange] = ()
-        if noting or before:
-            after = [read(pubkeys[i]) for i in writable]
-            for i, account in zip(writable, after, strict=True):
-                noted = views[keys[i]] = self._note(account)
-                if noting:
-                    post[i] = noted
-            if before:
-                changes = [
-                    AccountChange(keys[i], old, new)
-                    for i, old, new in zip(writable, before, after, strict=True)
-                    if old != new
-                ]
-        else:
-            for i in writable:
-                views.pop(keys[i], None)
-        return Ran(
-            slot=self.slot,
-            block_time=self.block.block_time,
-            batch_index=batch_index,
-            index=transaction.index,
-            source=source,
-            err=svm.error_json(result.err()) if failed else None,
-            changes=changes,
-            of=transaction,
-            result=result.meta() if failed else result,
-            pre=pre,
-            post=post,
-            decimals=self._decimals,
-        )
-
-    def _noted(self, keys: Sequence[str], pubkeys: Sequence[Pubkey]) -> list[View]:
-        """What is known of the accounts; read where nothing is yet."""
-        views = self._views
-        try:
-            return [views[key] for key in keys]
-        except KeyError:
-            for key, pubkey in zip(keys, pubkeys, strict=True):
-                if key not in views:
-                    views[key] = self._note(self._svm.get_account(pubkey))
-        return [views[key] for key in keys]
-
-    def _note(self, account: Account | None) -> View:
-        noted = view(account)
-        if noted[1] is not None and noted[1][:32] not in self._decimals:
-            mint = noted[1][:32]
-            decimals = mint_decimals(self._svm.get_account(Pubkey.from_bytes(mint)))
-            if decimals is not None:
-                self._decimals[mint] = decimals
-        return noted
 
     # --- reads ------------------------------------------------------------------------------
 
