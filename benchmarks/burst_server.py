@@ -51,7 +51,12 @@ def notifications(method: str, count: int, size: int) -> bytes:
         if method == "logsSubscribe":
             result["value"] = {"signature": f"s{i}", "err": None, "logs": [padding]}
         else:
-            result |= {"account": SYSTEM_PROGRAM, "signature": f"s{i}", "pre": None, "post": account}
+            result |= {
+                "account": SYSTEM_PROGRAM,
+                "signature": f"s{i}",
+                "pre": None,
+                "post": account,
+            }
         params = {"subscription": 7, "result": result}
         frames.append(text({"jsonrpc": "2.0", "method": name, "params": params}))
     end = {"jsonrpc": "2.0", "method": "subscriptionComplete", "params": {"subscription": 7}}

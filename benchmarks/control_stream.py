@@ -76,7 +76,9 @@ def measure() -> Iterator[common.Figure]:
                 ROUNDS, ours, functools.partial(through_the_peer, url, SLOTS)
             )
             yield common.Figure("control stream: the Rust client", peer, "events/s")
-            yield common.Figure("control stream: ratio to the Rust client", mine / peer, "x", ">= 0.5")
+            yield common.Figure(
+                "control stream: ratio to the Rust client", mine / peer, "x", ">= 0.5"
+            )
         else:
             common.skip("control stream: ratio to the Rust client", "BENCH_PEER is not set")
         counts = (10_000, 100_000, 1_000_000)
