@@ -17,7 +17,6 @@ from backtest_sync.protocol.fields import (
     shown,
     to_address,
     to_base64,
-    to_modifications,
 )
 from backtest_sync.protocol.kinds import ADDRESS, BOOL, TEXT, U64, FrozenMap, map_of
 from backtest_sync.protocol.shape import (
@@ -175,10 +174,20 @@ class AccountModifications(FrozenMap[str, AccountData]):
         return f"AccountModifications({count} account{'' if count == 1 else 's'})"
 
 
+def _accept_modifications(value: Any, field: str) -> AccountModifications:
+    if isinstance(value, AccountModifications):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidParamsError(
+            f"{field}: expected a mapping of address to AccountData, got {shown(value)}"
+        )
+    return AccountModifications(value, field=field)
+
+
 _ACCOUNTS = map_of(struct(AccountData), key=ADDRESS)
 #: Accounts by address.
 MODIFICATIONS = Kind(
-    to_modifications,
+    _accept_modifications,
     lambda json: AccountModifications(_ACCOUNTS.read(json), field="account"),
     _ACCOUNTS.write,
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backtest_sync.errors import BacktestClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    pass
 
 #: What a blob inside a message may hold once decompressed, bytes.
 MAX_BLOB_BYTES = 64 * 2**20

@@ -178,12 +178,7 @@ def to_transaction(value: object, field: str) -> str:
 
 def to_modifications(value: object, field: str) -> AccountModifications:
     """Accounts by address (protocol/programs.md §2), from any mapping of them."""
-    from backtest_sync.protocol.accounts import AccountModifications
+    from backtest_sync.protocol.accounts import MODIFICATIONS
 
-    if isinstance(value, AccountModifications):
-        return value
-    if not isinstance(value, Mapping):
-        raise InvalidParamsError(
-            f"{field}: expected a mapping of address to AccountData, got {shown(value)}"
-        )
-    return AccountModifications(value, field=field)
+    accepted: AccountModifications = MODIFICATIONS.accept(value, field)
+    return accepted

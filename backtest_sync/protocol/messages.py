@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from backtest_sync.protocol.shape import Mismatch, Value, described, expect_object, shape_of
@@ -37,8 +36,9 @@ def read_message(cls: type[Value], json: dict[str, Any]) -> Any:
     try:
         if shape.bare is None:
             return shape.kind.read(json["params"])
-        make: Callable[[Any], Value] = cls
-        return make(shape.bare.wire.kind.read(json["params"]))
+        value = object.__new__(cls)
+        shape.bare.put(value, shape.bare.wire.kind.read(json["params"]))
+        return value
     except Mismatch as error:
         raise error.under(".params") from None
 

@@ -27,7 +27,7 @@ from backtest_sync.protocol.summary import SessionSummary
 
 
 class BacktestStatus(str, Enum):
-    """What the session is doing. ``str(status.label)`` is the wording for people."""
+    """What the session is doing. ``label`` is the wording for people."""
 
     STARTING_RUNTIME = "startingRuntime"
     DECODED_TRANSACTIONS = "decodedTransactions"

@@ -79,7 +79,7 @@ def _sent(case: Case) -> Any:
 def _reroute(case: Case) -> CreateSession:
     wire = case["wire"]["params"]["reroute"]
     options: dict[str, Any] = {
-        "reroute_flag_only": lambda: {},
+        "reroute_flag_only": dict,
         "reroute_all": lambda: {
             "reroute_aggregators": parse_aggregators("dflow,titan,okx,jupiter"),
             "reroute_filter": RerouteFilter([tuple(reversed(p)) for p in wire["filter"]["pairs"]]),

@@ -51,7 +51,7 @@ def test_u64(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [-1, 2**64, 1.0, True, None, "5", b"5", Index(-1), float("nan")])
 def test_no_u64(value: Any) -> None:
-    with pytest.raises(InvalidParamsError, match="^slot: expected "):
+    with pytest.raises(InvalidParamsError, match=r"^slot: expected "):
         fields.to_u64(value, "slot")
 
 
@@ -67,11 +67,30 @@ def test_addresses_of_all_bytes(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "x", SOL + "\n", " " + SOL, SOL[:-1] + "0", SOL[:-1] + "l", "1" * 31, "1" * 33, "z" * 44,
-     SOL[:-1], "é" * 40, b"", bytes(31), bytes(33), None, 5, 1.5, [], object()],
-)  # fmt: skip
+    [
+        "",
+        "x",
+        SOL + "\n",
+        " " + SOL,
+        SOL[:-1] + "0",
+        SOL[:-1] + "l",
+        "1" * 31,
+        "1" * 33,
+        "z" * 44,
+        SOL[:-1],
+        "é" * 40,
+        b"",
+        bytes(31),
+        bytes(33),
+        None,
+        5,
+        1.5,
+        [],
+        object(),
+    ],
+)
 def test_no_address(value: Any) -> None:
-    with pytest.raises(InvalidParamsError, match="^owner: "):
+    with pytest.raises(InvalidParamsError, match=r"^owner: "):
         fields.to_address(value, "owner")
 
 
@@ -81,22 +100,34 @@ def test_base58_is_strict(text: str) -> None:
         fields.b58decode(text)
 
 
-@pytest.mark.parametrize("value", [b"\x01\x02", "AQI=", bytearray(b"\x01\x02"), memoryview(b"\x01\x02"), Bytes(), EncodedBinary("AQI=")])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\x01\x02",
+        "AQI=",
+        bytearray(b"\x01\x02"),
+        memoryview(b"\x01\x02"),
+        Bytes(),
+        EncodedBinary("AQI="),
+    ],
+)
 def test_bytes_of_all_forms(value: Any) -> None:
     assert fields.to_bytes(value, "data") == b"\x01\x02"
     assert fields.to_base64(value, "data") == "AQI="
     assert fields.to_transaction(value, "tx") == "AQI="
 
 
-@pytest.mark.parametrize("value", ["AQ", "A===", "AQI", "AQ==\n", "-_-_", "AQI=AQI=", "é", "!", 5, None, [1], 1.5])  # fmt: skip
+@pytest.mark.parametrize(
+    "value", ["AQ", "A===", "AQI", "AQ==\n", "-_-_", "AQI=AQI=", "é", "!", 5, None, [1], 1.5]
+)
 def test_no_bytes(value: Any) -> None:
-    with pytest.raises(InvalidParamsError, match="^data: "):
+    with pytest.raises(InvalidParamsError, match=r"^data: "):
         fields.to_bytes(value, "data")
 
 
 @pytest.mark.parametrize("value", [5, None, b"x", "\ud800", "a\udfff"])
 def test_no_text(value: Any) -> None:
-    with pytest.raises(InvalidParamsError, match="^label: "):
+    with pytest.raises(InvalidParamsError, match=r"^label: "):
         fields.to_text(value, "label")
 
 
