@@ -11,25 +11,31 @@ below that is an `HttpError` or a `RequestTimeoutError`. What it holds on to:
 
 from __future__ import annotations
 
-import itertools
 import os
-import random
 import threading
 import time
-from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from attrs import field, frozen
+from attrs import frozen
 
-from backtest_sync.errors import HttpError, HttpStatusError, InvalidParamsError, RequestTimeoutError
+from backtest_sync.errors import HttpError, InvalidParamsError, RequestTimeoutError
 from backtest_sync.limits import Deadline
 from backtest_sync.origins import is_loopback, joined, origin, shown_url
 from backtest_sync.protocol import jsontext
+from backtest_sync.replies import (
+    MAX_ERROR_BODY_BYTES,
+    Failure,
+    HttpReply,
+    Repeat,
+    pauses,
+    repeatable,
+    retry_after,
+)
 from backtest_sync.useragent import USER_AGENT
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import requests
     from requests.adapters import HTTPAdapter
@@ -38,17 +44,10 @@ if TYPE_CHECKING:
 API_KEY_HEADER = "X-API-Key"
 #: The largest body that is read, decompressed, in bytes: beyond it the request fails.
 MAX_BODY_BYTES = 256 * 1024 * 1024
-#: How much of the body of a non-2xx answer is kept, in bytes.
-MAX_ERROR_BODY_BYTES = 1024 * 1024
 #: How many redirects, all within one origin, a request follows.
 MAX_REDIRECTS = 5
 #: Idle connections kept for one origin; more may be open at a time.
 POOL_SIZE = 64
-#: Answers that ask for another try: too many requests, bad gateway, unavailable, gateway timeout.
-RETRY_STATUSES = frozenset({429, 502, 503, 504})
-#: The first pause before another try and the longest, in seconds; each doubles, with jitter.
-RETRY_PAUSE, MAX_RETRY_PAUSE = 0.1, 2.0
-
 _CHUNK = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -66,61 +65,6 @@ def check_api_key(api_key: str) -> str:
             "invalid API key header value: only printable ASCII characters can stand in a header"
         )
     return api_key
-
-
-class Repeat(Enum):
-    """When a failed request may be sent again, while its ``retry_for`` lasts."""
-
-    UNSENT = "unsent"  #: only when no connection came about, so that it was never sent
-    SAFE = "safe"  #: also after a broken connection or an answer of `RETRY_STATUSES`
-
-
-@frozen
-class HttpReply:
-    """An answer of any status. ``url`` is as errors show it: no user, password or query."""
-
-    url: str
-    status: int
-    phrase: str
-    body: bytes = field(repr=lambda body: f"{len(body)} bytes")
-    headers: Mapping[str, str] = field(factory=dict, repr=False, eq=False)
-
-    @property
-    def text(self) -> str:
-        """The body as text."""
-        return self.body.decode("utf-8", "replace")
-
-    def raise_for_status(self) -> HttpReply:
-        """This reply, when its status is 2xx; else `HttpStatusError` with the body's text."""
-        if not 200 <= self.status < 300:
-            raise HttpStatusError(self.url, self.status, self.phrase, self.text)
-        return self
-
-    def json(self) -> Any:
-        """The body's JSON value; `HttpError` when it is none."""
-        try:
-            return jsontext.loads(self.body)
-        except ValueError as error:
-            raise self.error(f"the body is no JSON: {error}") from error
-
-    def error(self, reason: str) -> HttpError:
-        """An error about this reply, to raise."""
-        return HttpError(
-            self.url,
-            reason,
-            status=self.status,
-            body=self.body[:MAX_ERROR_BODY_BYTES].decode("utf-8", "replace"),
-        )
-
-
-@frozen
-class _Failure:
-    """A try that gave no answer, and what it says about another one."""
-
-    error: HttpError | RequestTimeoutError
-    cause: BaseException | None = None
-    unsent: bool = False  # no connection came about
-    passing: bool = False  # may be over when tried again
 
 
 @frozen
@@ -180,13 +124,13 @@ class HttpClient:
         request = _Request(method, url, params, _json_body(json), headers or {})
         deadline = Deadline(self._timeout if timeout is None else timeout)
         tries = deadline.sooner(retry_for)
-        pauses = _pauses()
+        waits = pauses()
         outcome = self._try(request, deadline)
-        while _repeatable(outcome, repeat) and self._wait(
-            max(next(pauses), _retry_after(outcome)), tries
+        while repeatable(outcome, repeat) and self._wait(
+            max(next(waits), retry_after(outcome)), tries
         ):
             outcome = self._try(request, deadline)
-        if isinstance(outcome, _Failure):
+        if isinstance(outcome, Failure):
             raise outcome.error from outcome.cause
         return outcome
 
@@ -219,38 +163,38 @@ class HttpClient:
 
     # --- one try
 
-    def _try(self, request: _Request, deadline: Deadline) -> HttpReply | _Failure:
+    def _try(self, request: _Request, deadline: Deadline) -> HttpReply | Failure:
         """The answer after same-origin redirects, or why there is none."""
         for _ in range(MAX_REDIRECTS + 1):
             outcome = self._exchange(request, deadline)
-            if isinstance(outcome, _Failure):
+            if isinstance(outcome, Failure):
                 return outcome
             location = _redirect(request.method, outcome)
             if location is None:
                 return outcome
             target = joined(request.url, location)
             if origin(target) != origin(request.url):
-                return _Failure(
+                return Failure(
                     outcome.error(
                         f"it redirects to another origin, {shown_url(target)}, which is not "
                         "followed; use that URL when you trust it"
                     )
                 )
             request = _Request(request.method, target, None, request.body, request.headers)
-        return _Failure(
+        return Failure(
             HttpError(
                 shown_url(request.url), f"more than {MAX_REDIRECTS} redirects (MAX_REDIRECTS)"
             )
         )
 
-    def _exchange(self, request: _Request, deadline: Deadline) -> HttpReply | _Failure:
+    def _exchange(self, request: _Request, deadline: Deadline) -> HttpReply | Failure:
         """One request and its answer, redirects included as they are."""
         from requests.exceptions import BaseHTTPError  # type: ignore[attr-defined] # urllib3's root
 
         if self._closed:
-            return _Failure(HttpError(shown_url(request.url), "the client is closed"))
+            return Failure(HttpError(shown_url(request.url), "the client is closed"))
         if deadline.expired:
-            return _Failure(_timed_out(request, deadline))
+            return Failure(_timed_out(request, deadline))
         try:
             return self._send(request, deadline)
         except (BaseHTTPError, OSError, ValueError) as error:  # requests' own are OSErrors
@@ -294,23 +238,23 @@ class HttpClient:
             response.headers,
         )
 
-    def _failure(self, error: Exception, request: _Request, deadline: Deadline) -> _Failure:
+    def _failure(self, error: Exception, request: _Request, deadline: Deadline) -> Failure:
         from requests import exceptions
 
         shown, root = shown_url(request.url), _root(error)
-        connecting = isinstance(error, exceptions.ConnectionError) and _while_connecting(error)
-        if isinstance(error, exceptions.ConnectTimeout) and not deadline.expired:
+        if deadline.expired:  # whatever it was that took so long
+            return Failure(_timed_out(request, deadline), root)
+        if isinstance(error, exceptions.ConnectTimeout):
             limit = RequestTimeoutError(f"connecting to {shown}", self._connect_timeout or 0.0)
-            return _Failure(limit, root, unsent=True, passing=True)
-        if isinstance(root, TimeoutError) and (deadline.expired or not connecting):
-            return _Failure(_timed_out(request, deadline), root)
+            return Failure(limit, root, unsent=True, passing=True)
         if isinstance(error, exceptions.InvalidHeader):  # its text shows the value
-            return _Failure(HttpError(shown, "a header's name or value can't stand in a header"))
+            return Failure(HttpError(shown, "a header's name or value can't stand in a header"))
         if isinstance(error, exceptions.ProxyError):
-            return _Failure(HttpError(shown, f"the proxy: {_reason(root)}"), root)
+            return Failure(HttpError(shown, f"the proxy: {_reason(root)}"), root)
         if isinstance(error, (exceptions.SSLError, ValueError)):
-            return _Failure(HttpError(shown, _reason(root)), root)
-        return _Failure(HttpError(shown, _reason(root)), root, unsent=connecting, passing=True)
+            return Failure(HttpError(shown, _reason(root)), root)
+        connecting = isinstance(error, exceptions.ConnectionError) and _while_connecting(error)
+        return Failure(HttpError(shown, _reason(root)), root, unsent=connecting, passing=True)
 
     # --- the session
 
@@ -379,6 +323,7 @@ def _json_body(value: object) -> bytes | None:
 def _read_body(response: requests.Response, deadline: Deadline) -> bytes:
     """The whole body, decompressed; of an error's as much as is kept."""
     limit = MAX_BODY_BYTES if response.ok else MAX_ERROR_BODY_BYTES
+    response.raw.enforce_content_length = True  # which urllib3 before 2 does not by itself
     # what has arrived, where urllib3 is new enough, so that a trickle can't outlast the deadline
     read = getattr(response.raw, "read1", response.raw.read)
     chunks: list[bytes] = []
@@ -403,26 +348,6 @@ def _without_key(body: bytes, headers: Mapping[str, str]) -> bytes:
     """An error's body, which errors show, without the key should the server repeat it."""
     key = headers.get(API_KEY_HEADER, "").encode()
     return body.replace(key, b"[API key]") if len(key) >= 8 else body
-
-
-# --- repeating
-
-
-def _pauses() -> Iterator[float]:
-    for n in itertools.count():
-        yield min(RETRY_PAUSE * 2**n, MAX_RETRY_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 spreads clients
-
-
-def _repeatable(outcome: HttpReply | _Failure, repeat: Repeat) -> bool:
-    if isinstance(outcome, _Failure):
-        return outcome.passing and (outcome.unsent or repeat is Repeat.SAFE)
-    return repeat is Repeat.SAFE and outcome.status in RETRY_STATUSES
-
-
-def _retry_after(outcome: HttpReply | _Failure) -> float:
-    """Seconds that the server asks to wait."""
-    text = "" if isinstance(outcome, _Failure) else outcome.headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
 # --- failures

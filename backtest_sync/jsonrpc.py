@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import DeserializeError, HttpError, InvalidParamsError, RpcError
-from backtest_sync.http import HttpClient, Repeat
+from backtest_sync.http import HttpClient
 from backtest_sync.origins import check_endpoint, shown_url
 from backtest_sync.protocol import jsontext
+from backtest_sync.replies import Repeat
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
     from typing import TypeAlias
 
-    from backtest_sync.http import HttpReply
+    from backtest_sync.replies import HttpReply
 
     Params: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
 

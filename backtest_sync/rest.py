@@ -6,7 +6,7 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest_sync.errors import DeserializeError, InvalidParamsError
-from backtest_sync.http import API_KEY_HEADER, HttpClient, Repeat, check_api_key
+from backtest_sync.http import API_KEY_HEADER, HttpClient, check_api_key
 from backtest_sync.origins import check_endpoint, shown_url
 from backtest_sync.protocol.codec import structure, unstructure
 from backtest_sync.protocol.fields import to_bool, to_text, to_u64
@@ -25,15 +25,16 @@ from backtest_sync.protocol.rest import (
 )
 from backtest_sync.protocol.times import format_time, to_time
 from backtest_sync.protocol.usage import SessionUsagePage, UsageReport
+from backtest_sync.replies import Repeat
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
-    from backtest_sync.http import HttpReply
     from backtest_sync.protocol.shape import Value
     from backtest_sync.protocol.usage import SessionUsage
+    from backtest_sync.replies import HttpReply
 
     When: TypeAlias = "str | date | datetime"
     Query: TypeAlias = Sequence[tuple[str, str]]

@@ -17,7 +17,6 @@ from backtest_sync.errors import (
     InvalidParamsError,
     RpcError,
 )
-from backtest_sync.http import Repeat
 from backtest_sync.jsonrpc import JsonRpcClient, error_fields
 from backtest_sync.protocol import jsontext
 from backtest_sync.protocol.fields import (
@@ -27,6 +26,7 @@ from backtest_sync.protocol.fields import (
     to_transaction,
     to_u64,
 )
+from backtest_sync.replies import Repeat
 from backtest_sync.rpc_types import (
     AddressLookupTable,
     LatestBlockhash,
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
-    from backtest_sync.http import HttpReply
     from backtest_sync.protocol import Account, AccountModifications
     from backtest_sync.protocol.fields import AddressLike, ModificationsLike, TransactionLike
     from backtest_sync.protocol.notifications import TransactionNotification
+    from backtest_sync.replies import HttpReply
 
     Encoding: TypeAlias = Literal["base64", "base64+zstd", "jsonParsed"]
     Base64: TypeAlias = Literal["base64", "base64+zstd"]

@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 import trustme
+import urllib3
 
-from backtest_sync import http
+from backtest_sync import http, replies
 from backtest_sync.errors import (
     HttpError,
     HttpStatusError,
     InvalidParamsError,
     RequestTimeoutError,
 )
-from backtest_sync.http import API_KEY_HEADER, HttpClient, Repeat, check_api_key
+from backtest_sync.http import API_KEY_HEADER, HttpClient, check_api_key
 from backtest_sync.origins import check_endpoint, shown_url
+from backtest_sync.replies import Repeat
 from backtest_sync.useragent import USER_AGENT
 from tests.support.scripted import Peer, Script, ScriptedServer
 
@@ -328,7 +330,7 @@ def test_redirects_in_a_circle_end() -> None:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "RETRY_PAUSE", 0.001)
+    monkeypatch.setattr(replies, "RETRY_PAUSE", 0.001)
 
 
 @pytest.mark.usefixtures("_quick")
@@ -397,13 +399,14 @@ def test_a_server_that_is_not_up_yet_is_waited_for(monkeypatch: pytest.MonkeyPat
 
 def test_nobody_there_is_an_http_error_with_its_cause() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a"
+    query = "?b=c"
     with HttpClient() as client, pytest.raises(HttpError, match="Connection refused") as caught:
-        client.request("GET", f"http://127.0.0.1:{port}/a?b=c")
-    assert (
-        str(caught.value) == f"HTTP request to http://127.0.0.1:{port}/a failed: Connection refused"
-    )
-    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+        client.request("GET", url + query)
+    # urllib3 before 2 puts words of its own around the system's
+    assert str(caught.value).startswith(f"HTTP request to {url} failed: ")
+    assert "b=c" not in everything(caught.value)
+    assert caught.value.__cause__ is not None
 
 
 def test_closing_ends_a_wait_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,8 +416,8 @@ def test_closing_ends_a_wait_between_tries(monkeypatch: pytest.MonkeyPatch) -> N
         answering("503 Service Unavailable")(peer)
         answered.set()
 
-    monkeypatch.setattr(http, "RETRY_PAUSE", 1000.0)
-    monkeypatch.setattr(http, "MAX_RETRY_PAUSE", 1000.0)
+    monkeypatch.setattr(replies, "RETRY_PAUSE", 1000.0)
+    monkeypatch.setattr(replies, "MAX_RETRY_PAUSE", 1000.0)
     with ScriptedServer(script) as server:
         client = HttpClient()
         closer = threading.Thread(target=lambda: (answered.wait(10), client.close()))
@@ -438,6 +441,10 @@ def test_a_server_that_never_answers_hits_the_timeout() -> None:
     assert len(server.peers) == 1
 
 
+@pytest.mark.skipif(
+    not hasattr(urllib3.HTTPResponse, "read1"),
+    reason="urllib3 before 2.2 gives no part of a body before 64 KiB of it are there",
+)
 def test_a_body_that_trickles_hits_the_timeout() -> None:
     over = threading.Event()
 
@@ -581,7 +588,10 @@ def test_the_wrong_host_is_refused(authority: trustme.CA) -> None:
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(trusting)
     with ScriptedServer(answering(), tls=served_by(authority)) as server:
-        with HttpClient(ssl_context=trusting) as client, pytest.raises(HttpError, match="mismatch"):
+        with (
+            HttpClient(ssl_context=trusting) as client,
+            pytest.raises(HttpError, match=r"mismatch|check_hostname"),
+        ):
             client.request("GET", server.http_url.replace("localhost", "127.0.0.1"))
 
 
@@ -624,7 +634,19 @@ def test_a_client_cannot_be_pickled() -> None:
         pickle.dumps(client)
 
 
+def test_a_forgotten_client_leaves_nothing_open() -> None:
+    """The fixture of every test looks for sockets, and warnings are errors."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        peer.until_gone()
+
+    with ScriptedServer(script) as server:
+        HttpClient().request("GET", server.http_url)
+
+
 def test_a_url_that_requests_refuses_is_an_http_error() -> None:
     with HttpClient() as client:
         with pytest.raises(HttpError):
-            client.request("GET", "http://a b/", retry_for=30, repeat=Repeat.SAFE)
+            client.request("GET", "http://a b/")

@@ -608,7 +608,7 @@ def test_a_batch_that_is_not_answered_call_by_call(answer: Answer, error: type) 
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backtest_sync.http.RETRY_PAUSE", 0.001)
+    monkeypatch.setattr("backtest_sync.replies.RETRY_PAUSE", 0.001)
 
 
 @pytest.mark.usefixtures("_quick")
