@@ -303,31 +303,45 @@ def test_a_much_larger_block_is_read(tmp_path: Path) -> None:
 # --- what is kept in memory --------------------------------------------------------------------
 
 
-def filled(capacity: int, slots: range) -> BlockStore:
-    store = BlockStore(lambda _: None, capacity)
+def filled(kept: int, slots: range) -> BlockStore:
+    store = BlockStore(lambda _: None, kept)
     for slot in slots:
         store.put(slot, some_block(slot, count=5))
     return store
 
 
-def test_blocks_out_of_use_are_read_back_from_the_spool() -> None:
+def in_memory(store: BlockStore) -> int:
+    return sum(len(b.transactions) for b in [*store._first.values(), *store._recent.values()])
+
+
+def test_blocks_beyond_the_first_are_read_back_from_the_spool() -> None:
     slots = range(1, 30)
-    store = filled(12, slots)
+    store = filled(24, slots)
     try:
         for slot in [*slots, *reversed(slots)]:
             block = store.get(slot)
             assert (block.slot, len(block.transactions)) == (slot, 5)
-            assert store._held <= 12
-        assert store.get(1) is store.get(1)
+            assert in_memory(store) <= 24
+        for slot in (1, 29, 28):
+            assert store.get(slot) is store.get(slot)
+        assert sorted(store._first) == [1, 2]
     finally:
         store.close()
 
 
-def test_a_block_larger_than_the_cache_is_still_kept_while_in_use() -> None:
+def test_what_fits_needs_no_spool() -> None:
+    store = filled(1000, range(1, 30))
+    assert store._spool is None
+    with pytest.raises(KeyError):
+        store.get(30)
+    store.close()
+
+
+def test_a_block_larger_than_what_is_kept_is_still_kept_while_in_use() -> None:
     store = filled(3, range(1, 4))
     try:
         assert store.get(2) is store.get(2)
-        assert list(store._parsed) == [2]
+        assert list(store._recent) == [2]
     finally:
         store.close()
 
