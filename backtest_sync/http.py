@@ -67,6 +67,17 @@ def check_api_key(api_key: str) -> str:
     return api_key
 
 
+def check_seconds(value: float | None, field: str) -> float | None:
+    """``value``, when it is a time limit: seconds above zero, or ``None``."""
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
+    ):
+        raise InvalidParamsError(
+            f"{field}: expected seconds above zero or None, got {value!r:.100}"
+        )
+    return value
+
+
 @frozen
 class _Request:
     method: str
@@ -93,8 +104,8 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
+        self._timeout = check_seconds(timeout, "timeout")
+        self._connect_timeout = check_seconds(connect_timeout, "connect_timeout")
         self._headers = dict(headers or {})
         self._ssl_context = ssl_context
         self._lock = threading.Lock()
@@ -228,7 +239,7 @@ class HttpClient:
             body = _read_body(response, deadline)
         finally:
             response.close()
-        if not response.ok:
+        if not _succeeded(response):
             body = _without_key(body, request.headers)
         return HttpReply(
             shown_url(request.url),
@@ -251,7 +262,11 @@ class HttpClient:
             return Failure(HttpError(shown, "a header's name or value can't stand in a header"))
         if isinstance(error, exceptions.ProxyError):
             return Failure(HttpError(shown, f"the proxy: {_reason(root)}"), root)
-        if isinstance(error, (exceptions.SSLError, ValueError)):
+        if isinstance(error, exceptions.SSLError):
+            # it may have been sent; a server that restarts ends handshakes, the rest stays as it is
+            passing = type(root).__name__ == "SSLEOFError"
+            return Failure(HttpError(shown, _reason(root)), root, passing=passing)
+        if isinstance(error, ValueError):
             return Failure(HttpError(shown, _reason(root)), root)
         connecting = isinstance(error, exceptions.ConnectionError) and _while_connecting(error)
         return Failure(HttpError(shown, _reason(root)), root, unsent=connecting, passing=True)
@@ -322,7 +337,7 @@ def _json_body(value: object) -> bytes | None:
 
 def _read_body(response: requests.Response, deadline: Deadline) -> bytes:
     """The whole body, decompressed; of an error's as much as is kept."""
-    limit = MAX_BODY_BYTES if response.ok else MAX_ERROR_BODY_BYTES
+    limit = MAX_BODY_BYTES if _succeeded(response) else MAX_ERROR_BODY_BYTES
     response.raw.enforce_content_length = True  # which urllib3 before 2 does not by itself
     # what has arrived, where urllib3 is new enough, so that a trickle can't outlast the deadline
     read = getattr(response.raw, "read1", response.raw.read)
@@ -332,7 +347,7 @@ def _read_body(response: requests.Response, deadline: Deadline) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if size > limit:
-            if not response.ok:
+            if limit == MAX_ERROR_BODY_BYTES:
                 break
             raise HttpError(
                 shown_url(response.url),
@@ -342,6 +357,10 @@ def _read_body(response: requests.Response, deadline: Deadline) -> bytes:
         if deadline.expired:
             raise TimeoutError
     return b"".join(chunks)[:limit]
+
+
+def _succeeded(response: requests.Response) -> bool:
+    return 200 <= response.status_code < 300
 
 
 def _without_key(body: bytes, headers: Mapping[str, str]) -> bytes:

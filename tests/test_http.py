@@ -626,6 +626,34 @@ def test_what_of_a_url_is_shown(url: str, shown: str) -> None:
     assert shown_url(url) == shown
 
 
+@pytest.mark.parametrize("limit", [0, -1, "5", True, float("nan")])
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+def test_limits_that_are_none(name: str, limit: object) -> None:
+    with pytest.raises(InvalidParamsError, match=rf"^{name}: expected seconds"):
+        HttpClient(**{name: limit})  # type: ignore[arg-type]
+
+
+def test_a_handshake_that_a_restart_ends_is_tried_again(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(trusting)
+    monkeypatch.setattr(replies, "RETRY_PAUSE", 0.001)
+    context = served_by(authority)
+
+    def half(peer: Peer) -> None:
+        if len(server.peers) == 1:
+            peer.sock.recv(65536)  # the client's hello, and the end
+            return
+        with context.wrap_socket(peer.sock, server_side=True) as peer.sock:
+            answering(body="1")(peer)
+
+    with ScriptedServer(half) as server, HttpClient(ssl_context=trusting) as client:
+        url = f"https://localhost:{server.port}/"
+        assert client.request("GET", url, retry_for=30, repeat=Repeat.SAFE).json() == 1
+    assert len(server.peers) == 2
+
+
 def test_a_client_cannot_be_pickled() -> None:
     with (
         HttpClient() as client,
