@@ -112,7 +112,7 @@ class ControlSocket:
 
     def _refuse(self, error: ErrorDetail) -> None:
         # Numbered with the session's own responses: one that is lost on its way comes again.
-        if self._session is not None:
+        if self._session is not None and not self._session.closed.is_set():
             self._session.outbox.put(ErrorResponse(error))
         else:
             self._say(ErrorResponse(error))

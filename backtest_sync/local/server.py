@@ -24,6 +24,7 @@ from backtest_sync.protocol import jsontext, parse_session_id
 if TYPE_CHECKING:
     import os
 
+    from backtest_sync.local.faults import Refusal
     from backtest_sync.local.session import SimSession
 
 log = logging.getLogger(__name__)
@@ -144,17 +145,9 @@ class Server:
     ) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return _text(426, "this is a WebSocket endpoint")
-        transport = request.transport
         refusal = self.faults.next_refusal()
-        if refusal is not None and transport is not None:
-            if refusal == "status":
-                return _text(503, "refused on demand")
-            if refusal == "cut":
-                transport.write(b"HTTP/1.1 101 Switching Proto")
-                transport.close()
-            else:
-                reset(transport)
-            raise ConnectionResetError("refused on demand")
+        if refusal is not None:
+            return _refuse(request, refusal)
         wire = await Wire.accept(request, channel, self.faults)
         try:
             await serve(wire)
@@ -209,6 +202,17 @@ class Server:
         if not self._has_key(request):
             return _text(401, "X-API-Key is missing or wrong")
         return _text(501, rest.not_here(request.path))
+
+
+def _refuse(request: web.Request, how: Refusal) -> web.Response:
+    transport = request.transport
+    if transport is not None and how == "cut":
+        transport.write(b"HTTP/1.1 101 Switching Proto")
+        transport.close()
+    elif transport is not None and how == "reset":
+        reset(transport)
+    # Where the connection is over already, this goes nowhere.
+    return _text(503, "refused on demand")
 
 
 def _no_session(request: web.Request) -> web.Response:
