@@ -18,7 +18,7 @@ from backtest_sync.protocol.fields import (
     to_address,
     to_base64,
 )
-from backtest_sync.protocol.kinds import ADDRESS, BOOL, TEXT, U64, FrozenMap, map_of
+from backtest_sync.protocol.kinds import ADDRESS, BOOL, ENCODING, TEXT, U64, FrozenMap, map_of
 from backtest_sync.protocol.shape import (
     Kind,
     Mismatch,
@@ -38,18 +38,6 @@ if TYPE_CHECKING:
 MAX_ACCOUNT_BYTES = 16 * 2**20
 
 
-def _accept_encoding(value: Any, field: str) -> str:
-    if value != "base64":
-        raise InvalidParamsError(f"{field}: the protocol knows base64 alone, got {shown(value)}")
-    return "base64"
-
-
-def _read_encoding(json: Any) -> str:
-    if json != "base64":
-        raise Mismatch(f"unknown encoding {described(json)}, expected base64")
-    return "base64"
-
-
 @value_class
 class EncodedBinary(Value):
     """Bytes as the protocol carries them: base64 text (protocol/control.md §3.3).
@@ -59,7 +47,7 @@ class EncodedBinary(Value):
     """
 
     data: str = wire(Kind(to_base64, TEXT.read))
-    encoding: str = wire(Kind(_accept_encoding, _read_encoding), default="base64", required=True)
+    encoding: str = wire(ENCODING, default="base64", required=True)
 
     if TYPE_CHECKING:
 

@@ -7,12 +7,9 @@ times its size. Needs the extra ``zstd``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backtest_sync.errors import BacktestClientError
-
-if TYPE_CHECKING:
-    pass
 
 #: What a blob inside a message may hold once decompressed, bytes.
 MAX_BLOB_BYTES = 64 * 2**20

@@ -44,7 +44,8 @@ def decode_response(text: str | bytes) -> tuple[int | None, Response]:
         message = loads_short(text) if len(text) <= SHORT else loads(text)
     except ValueError as error:
         raise _refused(str(error), text) from error
-    # The three messages that come by the million, ahead of the general way.
+    # The three messages that come by the million, ahead of the general way. That one of them repeats
+    # a key is not looked for.
     try:
         method = message["method"]
         if method == "slotNotification":

@@ -9,7 +9,7 @@ from typing import Any
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol import jsontext
 from backtest_sync.protocol.fields import shown
-from backtest_sync.protocol.kinds import JSON, TEXT, U64, FrozenMap, choice, open_choice
+from backtest_sync.protocol.kinds import ENCODING, JSON, TEXT, U64, FrozenMap, open_choice
 from backtest_sync.protocol.shape import (
     Kind,
     Mismatch,
@@ -48,13 +48,9 @@ class ErrorKind(str, Enum):
     SESSION_NAME_TAKEN = "sessionNameTaken"
 
 
-class _Base64(str, Enum):
-    BASE64 = "base64"
-
-
 _FIELDS: dict[str, Kind] = {
     "address": TEXT,
-    "encoding": choice(_Base64),
+    "encoding": ENCODING,
     "end_slot": U64,
     "error": TEXT,
     "index": U64,
@@ -169,8 +165,8 @@ class ErrorDetail(Value):
             raise InvalidParamsError(
                 f"fields: {self.kind.value} has {due}, got {', '.join(self.fields) or 'none'}"
             )
-        for name in names:
-            _FIELDS[name].accept(self.fields[name], f"fields[{name!r}]")
+        fields = {n: _FIELDS[n].accept(self.fields[n], f"fields[{n!r}]") for n in names}
+        object.__setattr__(self, "fields", FrozenMap(fields))
 
     @property
     def is_terminal(self) -> bool:
@@ -188,8 +184,6 @@ class ErrorDetail(Value):
 
 
 def _payload(error: ErrorDetail) -> Any:
-    if isinstance(error.kind, ErrorKind):
-        return {name: error.fields[name] for name in _TABLE[error.kind][1]}
     return error.fields[_WHOLE] if set(error.fields) == {_WHOLE} else dict(error.fields)
 
 
@@ -205,7 +199,8 @@ def _read(json: Any) -> ErrorDetail:
     except ValueError:
         if payload is None:
             return ErrorDetail(name)
-        return ErrorDetail(name, payload if isinstance(payload, dict) else {_WHOLE: payload})
+        plain = isinstance(payload, dict) and set(payload) - {_WHOLE}
+        return ErrorDetail(name, payload if plain else {_WHOLE: payload})
     _, names, _ = _TABLE[kind]
     try:
         if not names:
@@ -219,8 +214,7 @@ def _read(json: Any) -> ErrorDetail:
 
 def _read_fields(names: tuple[str, ...], payload: Any) -> dict[str, Any]:
     expect_object(payload, frozenset(names))
-    fields = {name: member(payload, name, _FIELDS[name]) for name in names}
-    return {n: f.value if isinstance(f, Enum) else f for n, f in fields.items()}
+    return {name: member(payload, name, _FIELDS[name]) for name in names}
 
 
 def _write(error: ErrorDetail) -> Any:

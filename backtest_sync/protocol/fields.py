@@ -49,7 +49,10 @@ def shown(value: object) -> str:
     """``value`` as an error message shows it: its repr, cut where it is long."""
     if isinstance(value, (str, bytes, bytearray)) and len(value) > _SHOWN:
         return f"{value[:_SHOWN]!r}… ({len(value)} long)"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or endless nesting
+        return f"<{type(value).__name__}>"
     return text if len(text) <= 2 * _SHOWN else f"{text[: 2 * _SHOWN]}…"
 
 
@@ -62,7 +65,7 @@ def to_uint(value: object, field: str, maximum: int, minimum: int = 0) -> int:
             raise InvalidParamsError(f"{field}: expected an integer, got {shown(value)}")
         number = operator.index(value)
     if not minimum <= number <= maximum:
-        raise InvalidParamsError(f"{field}: expected {minimum} to {maximum}, got {number}")
+        raise InvalidParamsError(f"{field}: expected {minimum} to {maximum}, got {shown(number)}")
     return number
 
 
@@ -122,8 +125,8 @@ def to_address(value: object, field: str) -> str:
         if len(data) != 32:
             raise InvalidParamsError(f"{field}: an address has 32 bytes, got {len(data)}")
         return b58encode(data)
-    text = value if isinstance(value, str) else str(value)
     try:
+        text = str.__str__(value) if isinstance(value, str) else str(value)
         address_bytes(text)
     except ValueError as error:
         raise InvalidParamsError(f"{field}: {error}; expected 32 bytes in base58") from error

@@ -65,7 +65,7 @@ class DiscoveryFilter(Value):
 
         With ``accounts`` it must also be able to write one of these.
         """
-        return cls(DiscoveryKind.ORACLE_UPDATE, tuple(programs), tuple(accounts))
+        return cls(DiscoveryKind.ORACLE_UPDATE, programs, accounts)
 
     def _check(self) -> None:
         if self.kind is DiscoveryKind.PROGRAM_EXECUTED and (

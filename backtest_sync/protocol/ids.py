@@ -22,6 +22,8 @@ _MAX_NAME = 100
 
 
 def _parse(text: str, prefix: str, what: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidParamsError(f"invalid {what} {shown(text)}: expected text")
     if _CANONICAL.fullmatch(text) and text.startswith(prefix):
         return text
     bare = text[len(prefix) :] if text.startswith(prefix) else text
@@ -46,7 +48,7 @@ def parse_control_session_id(text: str) -> str:
 
 def parse_session_name(text: str) -> str:
     """A session name in its canonical form: lower case."""
-    name = text.lower() if text.isascii() else ""
+    name = text.lower() if isinstance(text, str) and text.isascii() else ""
     if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise InvalidParamsError(
             f"invalid session name '{text}': use 1-100 letters, digits, '-', '_' or '.', "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
@@ -17,6 +15,7 @@ from backtest_sync.protocol.fields import (
     U32_MAX,
     U64_MAX,
     address_bytes,
+    b64decode,
     b64encode,
     shown,
     to_address,
@@ -56,9 +55,7 @@ class FrozenMap(Mapping[K, V]):
         return len(self._items)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, FrozenMap):
-            return bool(self._items == other._items)
-        return self._items == other if isinstance(other, Mapping) else NotImplemented
+        return self._items == dict(other) if isinstance(other, Mapping) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(frozenset(self._items.items()))
@@ -161,7 +158,7 @@ SESSION_NAME = canonical(parse_session_name)
 #: base64 of a transaction. Checked where a caller passes it; what is read is kept as it came.
 TRANSACTION = Kind(to_transaction, _read_text)
 #: base64 of bytes, checked both ways.
-BASE64 = text_of(to_base64, lambda text: base64.b64decode(text, validate=True))
+BASE64 = text_of(to_base64, b64decode)
 
 
 # --- names
@@ -218,6 +215,22 @@ def _spelled(value: str) -> str:
     return str(value.value) if isinstance(value, Enum) else value
 
 
+def _accept_encoding(value: Any, field: str) -> str:
+    if value != "base64":
+        raise InvalidParamsError(f"{field}: the protocol knows base64 alone, got {shown(value)}")
+    return "base64"
+
+
+def _read_encoding(json: Any) -> str:
+    if spelling(json) != "base64":
+        raise Mismatch(f"unknown encoding {described(json)}, expected base64")
+    return "base64"
+
+
+#: How bytes are written: there is one way.
+ENCODING = Kind(_accept_encoding, _read_encoding)
+
+
 # --- containers
 
 
@@ -236,8 +249,8 @@ def list_of(kind: Kind) -> Kind:
     accept_item, read_item, write_item = kind.accept, kind.read, kind.write
 
     def accept(value: Any, field: str) -> tuple[Any, ...]:
-        if value == ():
-            return ()
+        if type(value) is tuple and not value:
+            return value
         if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
             raise InvalidParamsError(f"{field}: expected a list, got {shown(value)}")
         return tuple(accept_item(item, f"{field}[{i}]") for i, item in enumerate(value))
@@ -305,10 +318,7 @@ def blob(kind: Kind) -> Kind:
     def read(json: Any) -> Any:
         text = _read_text(json)
         try:
-            data = blobs.decompress(base64.b64decode(text, validate=True))
-            inner = jsontext.loads_marking(data)
-        except binascii.Error as error:
-            raise Mismatch(f"not valid base64: {error}") from error
+            inner = jsontext.loads_marking(blobs.decompress(b64decode(text)))
         except ValueError as error:
             raise Mismatch(f"bad blob: {error}") from error
         return kind.read(inner)

@@ -132,7 +132,10 @@ def test_no_text(value: Any) -> None:
 
 
 def test_messages_are_short() -> None:
-    for value in ("x" * 10_000, b"x" * 10_000, ["x"] * 10_000):
+    endless: list[Any] = []
+    for _ in range(100_000):
+        endless = [endless]
+    for value in ("x" * 10_000, b"x" * 10_000, ["x"] * 10_000, 10**10_000, [10**10_000], endless):
         with pytest.raises(InvalidParamsError) as refused:
             fields.to_u64(value, "slot")
         assert len(str(refused.value)) < 300

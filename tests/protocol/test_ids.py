@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,10 @@ def test_an_id_is_read_in_any_spelling_and_written_in_one() -> None:
 def test_a_name_is_ascii(text: str) -> None:
     with pytest.raises(InvalidParamsError):
         parse_session_name(text)
+
+
+@pytest.mark.parametrize("parse", _PARSERS.values(), ids=_PARSERS)
+@pytest.mark.parametrize("value", [None, 5, b"run", ["run"]])
+def test_what_is_no_text_is_refused(parse: Any, value: Any) -> None:
+    with pytest.raises(InvalidParamsError):
+        parse(value)

@@ -155,6 +155,8 @@ def test_an_unknown_status_is_plain_text() -> None:
         ({"meltdown": {"slot": 5}}, {"slot": 5}, 'meltdown: {"slot":5}'),
         ({"meltdown": "hot"}, {"": "hot"}, 'meltdown: "hot"'),
         ({"meltdown": [1]}, {"": [1]}, "meltdown: [1]"),
+        ({"meltdown": {}}, {"": {}}, "meltdown: {}"),
+        ({"meltdown": {"": 1}}, {"": {"": 1}}, 'meltdown: {"":1}'),
     ],
 )
 def test_an_unknown_error_is_no_end(payload: Any, fields: Any, text: str) -> None:
