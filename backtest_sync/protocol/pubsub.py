@@ -50,9 +50,11 @@ def options(
 
 @frozen
 class Ack:
-    """The answer to one subscribe request: its id, and either the subscription's id or what was wrong."""
+    """The answer to one subscribe request: its id (``None`` where it is none of ours), and either the
+    subscription's id or what was wrong.
+    """
 
-    request_id: Any
+    request_id: int | None
     subscription: int | None
     problem: str | None
 
@@ -61,13 +63,13 @@ def read_ack(message: Any) -> Ack | None:
     """The answer that a decoded message is; ``None`` for anything else."""
     if not isinstance(message, dict) or "id" not in message or "method" in message:
         return None
-    error = message.get("error")
+    request_id = message["id"] if is_id(message["id"]) else None
+    error, result = message.get("error"), message.get("result")
     if error is not None:
-        return Ack(message["id"], None, f"subscribe rejected: {jsontext.dumps(error)}")
-    result = message.get("result")
+        return Ack(request_id, None, f"subscribe rejected: {jsontext.dumps(error)}")
     if not is_id(result):
-        return Ack(message["id"], None, "subscribe ack missing result")
-    return Ack(message["id"], result, None)
+        return Ack(request_id, None, "subscribe ack missing result")
+    return Ack(request_id, result, None)
 
 
 def is_id(value: Any) -> bool:
