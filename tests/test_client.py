@@ -1,0 +1,400 @@
+"""The client against scripted servers: settings, opening sessions, what fails and how it is told."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from backtest_sync import (
+    BacktestClient,
+    ConnectError,
+    CreateSession,
+    InvalidParamsError,
+    ReconnectPolicy,
+    RemoteError,
+    RequestTimeoutError,
+    SessionClosedError,
+    SlotNotification,
+    StatusResponse,
+    UnexpectedResponseError,
+)
+from tests.support.scripted import Peer, ScriptedServer, cid, sid
+
+KEY = "a-very-secret-key"
+
+
+def refuse(status: str, body: str = "") -> Any:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.respond(status, body)
+
+    return script
+
+
+def created(peer: Peer) -> dict[str, Any]:
+    """Accept, take the create request and answer it; gives its parameters."""
+    peer.accept()
+    params: dict[str, Any] = peer.expect("createBacktestSession")
+    peer.created()
+    return params
+
+
+# --- settings
+
+
+def test_url_and_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(peer: Peer) -> None:
+        created(peer)
+        assert peer.header("x-api-key") == KEY
+        peer.serve_close()
+
+    with ScriptedServer(script) as server:
+        monkeypatch.setenv("SIMULATOR_URL", f"ws://127.0.0.1:{server.port}")
+        monkeypatch.setenv("SIMULATOR_API_KEY", KEY)
+        with BacktestClient() as client:
+            assert client.url == server.url
+            client.create_session(start_slot=1, slot_count=1).close(5.0)
+
+
+def test_the_production_host_is_the_default() -> None:
+    assert BacktestClient().url == "wss://simulator.termina.technology/backtest"
+
+
+def test_further_headers_do_not_replace_the_key() -> None:
+    def script(peer: Peer) -> None:
+        created(peer)
+        assert [v for k, v in peer.headers if k == "x-api-key"] == [KEY]
+        assert peer.header("x-extra") == "extra"
+        peer.serve_close()
+
+    with ScriptedServer(script) as server:
+        headers = {"x-extra": "extra", "X-Api-Key": "other", "user-agent": "mine"}
+        with BacktestClient(server.url, KEY, headers=headers) as client:
+            client.create_session(start_slot=1, slot_count=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"url": ""},
+        {"url": 5},
+        {"api_key": 5},
+        {"api_key": "a\r\nb"},
+        {"connect_timeout": 0},
+        {"connect_timeout": None},
+        {"request_timeout": -1},
+        {"reconnect": 3},
+        {"headers": {"x": "a\nb"}},
+        {"headers": 5},
+    ],
+)
+def test_a_wrong_setting_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParamsError):
+        BacktestClient(**{"url": "ws://127.0.0.1:1", **arguments})
+
+
+def test_a_key_over_plain_text_to_elsewhere_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="unencrypted"):
+        BacktestClient("ws://example.com", KEY)
+    BacktestClient("ws://example.com")
+    BacktestClient("ws://127.0.0.1:8900", KEY)
+
+
+def test_the_key_is_nowhere_to_be_read() -> None:
+    with ScriptedServer(refuse("403 Forbidden", "no")) as server:
+        client = BacktestClient(server.url, KEY)
+        assert KEY not in repr(client)
+        with pytest.raises(ConnectError) as caught:
+            client.create_session(start_slot=1, slot_count=1)
+        assert KEY not in repr(caught.value) + str(caught.value)
+        with pytest.raises(TypeError, match="pickled"):
+            pickle.dumps(client)
+
+
+# --- creating
+
+
+def test_what_create_sends() -> None:
+    sent: list[dict[str, Any]] = []
+
+    def script(peer: Peer) -> None:
+        sent.append(created(peer))
+        peer.serve_close()
+
+    with ScriptedServer(script) as server, BacktestClient(server.url) as client:
+        for reconnect in (ReconnectPolicy(), None, ReconnectPolicy(max_total=2000)):
+            client.create_session(start_slot=5, slot_count=2, reconnect=reconnect).close(5.0)
+        params = CreateSession(start_slot=5, end_slot=7, disconnect_timeout_secs=42)
+        client.create_session(params).close(5.0)
+    assert [create["disconnectTimeoutSecs"] for create in sent] == [360, None, 900, 42]
+    assert sent[1] == {
+        "startSlot": 5,
+        "endSlot": 7,
+        "sendSummary": False,
+        "capacityWaitTimeoutSecs": None,
+        "disconnectTimeoutSecs": None,
+        "extraComputeUnits": None,
+        "replayAccountState": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, "start_slot"),
+        ({"start_slot": 1}, "end_slot"),
+        ({"start_slot": 1, "end_slot": 2, "slot_count": 1}, "end_slot"),
+        ({"start_slot": 2, "end_slot": 1}, "end_slot"),
+        ({"start_slot": -1, "end_slot": 1}, "start_slot"),
+        ({"start_slot": 2**64, "end_slot": 1}, "start_slot"),
+        ({"start_slot": 1, "end_slot": 2, "start": 1}, "'start'"),
+        ({"start_slot": 1, "end_slot": 2, "name": "-x"}, "-x"),
+        ({"start_slot": 1, "end_slot": 2, "parallel": True}, "parallel"),
+    ],
+)
+def test_a_wrong_create_never_connects(fields: dict[str, Any], named: str) -> None:
+    client = BacktestClient("ws://127.0.0.1:1")  # nobody listens there
+    with pytest.raises(InvalidParamsError, match=named):
+        client.create_session(**fields)
+    with pytest.raises(InvalidParamsError):
+        client.create_session(CreateSession(start_slot=1, slot_count=1), **fields or {"name": "a"})
+
+
+def test_on_event_sees_what_arrives_before_and_nothing_is_lost() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("createBacktestSession")
+        peer.send(
+            {"method": "status", "params": {"status": "startingRuntime"}},
+            {"method": "readyForContinue"},
+            {"method": "slotNotification", "params": 1},
+        )
+        peer.created(task_id="t", session_name="my-run")
+        peer.serve_close()
+
+    with ScriptedServer(script) as server, BacktestClient(server.url) as client:
+        seen: list[Any] = []
+        session = client.create_session(start_slot=1, slot_count=1, on_event=seen.append)
+        assert len(seen) == 4
+        assert (session.task_id, session.session_name) == ("t", "my-run")
+        assert session.is_ready_for_continue
+        assert isinstance(session.next_event(5.0), StatusResponse)
+        assert session.next_event(5.0) == SlotNotification(1)
+
+
+def test_a_refused_create() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("createBacktestSession")
+        peer.send({"method": "error", "params": {"bundleNotFound": {"start_slot": 1, "end_slot": 2}}})
+        peer.until_gone()
+
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        with pytest.raises(RemoteError, match="start_slot=1, end_slot=2") as caught:
+            client.create_session(start_slot=1, slot_count=1)
+        assert caught.value.is_terminal
+
+
+def test_a_parallel_answer_to_a_single_create() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("createBacktestSession")
+        params = {"control_session_id": cid(1), "session_ids": [sid(1)]}
+        peer.send({"method": "sessionsCreatedV2", "params": params})
+        peer.until_gone()
+
+    with ScriptedServer(script) as server:
+        with pytest.raises(UnexpectedResponseError, match="creating single session"):
+            BacktestClient(server.url).create_session(start_slot=1, slot_count=1)
+
+
+def test_a_server_that_leaves_or_never_answers() -> None:
+    def leave(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("createBacktestSession")
+
+    def mute(peer: Peer) -> None:
+        peer.accept()
+        peer.until_gone()
+
+    with ScriptedServer(leave, mute) as server:
+        client = BacktestClient(server.url)
+        with pytest.raises(SessionClosedError):
+            client.create_session(start_slot=1, slot_count=1)
+        with pytest.raises(RequestTimeoutError) as caught:
+            client.create_session(start_slot=1, slot_count=1, timeout=0.02)
+        assert caught.value.action == "receiving"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [("401 Unauthorized", 401, "api_key"), ("403 Forbidden", 403, "api_key"), ("503 Busy", 503, "503")],
+)
+def test_a_refused_upgrade_says_the_status(status: str, code: int, hint: str) -> None:
+    with ScriptedServer(refuse(status)) as server:
+        with pytest.raises(ConnectError, match=hint) as caught:
+            BacktestClient(server.url).create_session(start_slot=1, slot_count=1)
+        assert caught.value.status == code
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(ConnectError) as caught:
+        BacktestClient("ws://127.0.0.1:1").create_session(start_slot=1, slot_count=1)
+    assert caught.value.__cause__ is not None
+
+
+def test_many_sessions_as_they_are_announced() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        assert peer.expect("createBacktestSession")["parallel"] is True
+        peer.created(1, task_id="t1")
+        event = {"session_id": sid(1), "seq_id": 1, "event": {"method": "slotNotification", "params": 1}}
+        peer.send({"method": "sessionEventV2", "params": event})
+        peer.created(2)
+        peer.send(
+            {
+                "method": "sessionsCreatedV2",
+                "params": {"control_session_id": cid(1), "session_ids": [], "task_ids": ["x"]},
+            }
+        )
+        peer.until_gone()
+
+    with ScriptedServer(script) as server, BacktestClient(server.url) as client:
+        announced: list[str] = []
+        made = client.create_sessions_with_task_ids(
+            start_slot=1, end_slot=9, parallel=True, on_session_created=announced.append
+        )
+        assert made == [(sid(1), "t1"), (sid(2), None)]
+        assert announced == [sid(1), sid(2)]
+
+
+def test_task_ids_are_padded_and_cut() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("createBacktestSession")
+        params = {"control_session_id": cid(1), "session_ids": [sid(1), sid(2)], "task_ids": ["a"]}
+        peer.send({"method": "sessionsCreatedV2", "params": params})
+        peer.until_gone()
+
+    with ScriptedServer(script) as server, BacktestClient(server.url) as client:
+        made = client.create_sessions_with_task_ids(start_slot=1, end_slot=9, parallel=True)
+        assert made == [(sid(1), "a"), (sid(2), None)]
+
+
+# --- attaching
+
+
+def attached(peer: Peer) -> None:
+    params = {"session_id": sid(1), "rpc_endpoint": "/backtest/x"}
+    peer.send({"method": "sessionAttached", "params": params})
+
+
+def test_attach_and_resume_keep_everything_in_order() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        assert peer.expect("attachBacktestSession") == {"session_id": sid(1), "last_sequence": None}
+        peer.send({"seqId": 1, "method": "slotNotification", "params": 1})
+        attached(peer)
+        peer.send({"seqId": 2, "method": "slotNotification", "params": 2})
+        peer.expect("resumeAttachedSession")
+        peer.send(
+            {"seqId": 3, "method": "slotNotification", "params": 3},
+            {"seqId": 4, "method": "readyForContinue"},
+            {"method": "success"},
+            {"seqId": 5, "method": "slotNotification", "params": 5},
+        )
+        peer.serve_close()
+
+    with ScriptedServer(script) as server, BacktestClient(server.url, request_timeout=10.0) as client:
+        session = client.attach_session(sid(1).removeprefix("backtest_"))
+        assert session.rpc_endpoint == f"{server.http_url}/backtest/x"
+        session.resume_attached_session()
+        assert session.is_ready_for_continue
+        assert session.last_sequence == 0  # nothing was handed over yet
+        events = [session.next_event() for _ in range(5)]
+        slots = [event.slot for event in events if isinstance(event, SlotNotification)]
+        assert slots == [1, 2, 3, 5]
+        assert session.last_sequence == 5
+
+
+def test_a_refused_attach_and_a_bad_id() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("attachBacktestSession")
+        peer.send({"method": "error", "params": {"sessionOwnershipBusy": {"reason": "moving"}}})
+        peer.until_gone()
+
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        with pytest.raises(RemoteError, match="ownership busy: moving"):
+            client.attach_session(sid(1), 3)
+        for bad in ("parallel_" + "0" * 32, "nonsense", "", 5):
+            with pytest.raises(InvalidParamsError):
+                client.attach_session(bad)  # type: ignore[arg-type]
+        with pytest.raises(InvalidParamsError, match="last_sequence"):
+            client.attach_session(sid(1), -1)
+
+
+# --- ending
+
+
+def test_closing_the_client_closes_its_sessions() -> None:
+    closes = threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.expect("closeBacktestSession")
+        closes.release()
+        peer.send({"method": "success"})
+        peer.until_gone()
+
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        sessions = [client.create_session(start_slot=1, slot_count=1) for _ in range(3)]
+        client.close()
+        client.close()
+        assert all(session.is_closed for session in sessions)
+        for _ in sessions:
+            assert closes.acquire(timeout=5)
+
+
+def test_a_forgotten_session_sends_a_close_frame() -> None:
+    gone = threading.Event()
+    frames: list[bytes | None] = []
+
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.until_gone()
+        frames.append(peer.close_frame)
+        gone.set()
+
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        session = client.create_session(start_slot=1, slot_count=1)
+        watcher = weakref.ref(session)
+        del session
+        gc.collect()
+        assert watcher() is None
+        assert gone.wait(5)
+        assert frames[0] is not None
+
+
+def test_opening_and_closing_many_times_leaves_nothing() -> None:
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.serve_close()
+
+    before = threading.active_count()
+    with ScriptedServer(script) as server, BacktestClient(server.url) as client:
+        for _ in range(50):
+            with client.create_session(start_slot=1, slot_count=1):
+                pass
+        readers = [t for t in threading.enumerate() if t.name.startswith("slots ")]
+        assert readers == []
+    assert threading.active_count() <= before + 1
