@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +100,8 @@ class BlockTransaction:
     @cached_property
     def programs(self) -> frozenset[str]:
         """Programs invoked: at top level, and by CPI as recorded."""
-        message: Any = self.transaction.message
-        indexes = {instruction.program_id_index for instruction in message.instructions}
-        for group in (self.meta or {}).get("innerInstructions") or ():
-            indexes.update(inner["programIdIndex"] for inner in group["instructions"])
-        return frozenset(self.keys[i] for i in indexes if i < len(self.keys))
+        inner = (self.meta or {}).get("innerInstructions")
+        return invoked_programs(self.transaction.message, self.keys, inner)
 
     @cached_property
     def names_token_program(self) -> bool:
@@ -123,6 +120,16 @@ class BlockTransaction:
     def is_sane(self) -> bool:
         """Whether its indexes are in bounds, so that it can be executed at all."""
         return svm.is_sane(self.transaction)
+
+
+def invoked_programs(
+    message: Any, keys: Sequence[str], inner: Iterable[Any] | None
+) -> frozenset[str]:
+    """Programs that a message invokes, and those of ``innerInstructions``."""
+    indexes = {instruction.program_id_index for instruction in message.instructions}
+    for group in inner or ():
+        indexes.update(instruction["programIdIndex"] for instruction in group["instructions"])
+    return frozenset(keys[i] for i in indexes if i < len(keys))
 
 
 def token_amounts(balances: Any) -> dict[int, tuple[str, str]]:

@@ -19,6 +19,7 @@ A ``getBlock`` answer in a file of its own is read as a bundle of one block with
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -209,7 +210,7 @@ class _Reader:
             return self._single_block(text, lines)
         ranges = self._take_header(header)
         for self.line, text in lines:
-            self._take(jsontext.loads(text))
+            self._take(text)
         if not self.ended:
             raise ValueError("cut off: the end line is missing")
         return Bundle(
@@ -254,9 +255,13 @@ class _Reader:
         _check_ranges(ranges, self.first_slot, self.last_slot)
         return ranges
 
-    def _take(self, value: Any) -> None:
+    def _take(self, text: bytes) -> None:
         if self.ended:
             raise ValueError("more follows the end line")
+        try:
+            value = jsontext.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not JSON: {error}") from error
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
         if "block" in value:
@@ -373,16 +378,14 @@ class BundleWriter:
         _check_ranges(ranges, first_slot, last_slot)
         self._blocks = 0
         self._lines = LineWriter(path, overwrite=overwrite)
-        self._lines.write(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "source": source,
-                "firstSlot": first_slot,
-                "lastSlot": last_slot,
-                "ranges": [r.to_json() for r in ranges],
-            }
-        )
+        self._header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": source,
+            "firstSlot": first_slot,
+            "lastSlot": last_slot,
+            "ranges": [r.to_json() for r in ranges],
+        }
 
     def add_account(self, address: str, account: Any) -> None:
         """An account: its ``getAccountInfo`` value with base64 data; ``None``: there is none."""
@@ -399,9 +402,22 @@ class BundleWriter:
         self._lines.write({"slot": slot, "accounts": listed})
 
     def __enter__(self) -> BundleWriter:
+        with self._forgetting():
+            self._lines.write(self._header)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None:
+        if error is not None:
+            self._lines.forget()
+            return
+        with self._forgetting():
             self._lines.write({"end": {"blocks": self._blocks}})
-        self._lines.__exit__(kind, error, trace)
+            self._lines.finish()
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._lines.forget()
+            raise

@@ -6,6 +6,7 @@ The order in a slot is the caller's: ``open_slot``, the batches, the user's tran
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from backtest_sync.local.executed import Ran
     from backtest_sync.protocol import AccountData
 
+_LOG = logging.getLogger(__name__)
 _DIFFS = int(Capture.DIFFS)
 _SUMMARY = int(Capture.SUMMARY)
 
@@ -83,6 +85,13 @@ class Engine:
             self._svm, {svm.to_pubkey(key): account for key, account in accounts.items()}
         )
         self._resident = set(accounts) - {str(error.address) for error in self.refused}
+        if self.refused:
+            _LOG.warning(
+                "%s: accounts that can't be loaded: %d; what needs them is played back. The first: %s",
+                bundle.path,
+                len(self.refused),
+                self.refused[0],
+            )
 
     # --- position ---------------------------------------------------------------------------
 
@@ -217,9 +226,9 @@ class Engine:
             raise InvalidParamsError("transaction: it has no signature, not even an empty one")
         index = len(self.block.transactions) + self._sent
         self._sent += 1
-        prepared = prepare(transaction, bytes(transaction), index=index, read=self._svm.get_account)
+        resolved = prepare(transaction, bytes(transaction), index=index, read=self._svm.get_account)
         return self._runner.run(
-            prepared,
+            resolved,
             transaction,
             block=self.block,
             source=Source.USER,
@@ -285,8 +294,9 @@ class Engine:
         removed. InvalidParamsError for an account that the machine refuses, an ELF that it can't
         load among them.
         """
+        changes = self._write(_to_accounts(modifications))
         self._resident.update(modifications)
-        return self._write(_to_accounts(modifications))
+        return changes
 
     def _write(self, accounts: Mapping[Pubkey, Account | None]) -> tuple[AccountChange, ...]:
         before = {address: self._svm.get_account(address) for address in accounts}

@@ -10,6 +10,7 @@ from attrs import define, frozen
 
 from backtest_sync.local import svm
 from backtest_sync.local.balances import View, token_balances
+from backtest_sync.local.blocks import invoked_programs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,11 +99,7 @@ class Executed:
     @cached_property
     def invoked(self) -> frozenset[str]:
         """Programs invoked, at top level or by CPI."""
-        message: Any = self.transaction.message
-        indexes = {instruction.program_id_index for instruction in message.instructions}
-        for group in self.inner_instructions or ():
-            indexes.update(inner["programIdIndex"] for inner in group["instructions"])
-        return frozenset(self.keys[i] for i in indexes if i < len(self.keys))
+        return invoked_programs(self.transaction.message, self.keys, self.inner_instructions)
 
     @property
     def logs(self) -> list[str] | None:

@@ -9,7 +9,6 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from backtest_sync.errors import BacktestClientError
@@ -114,7 +113,8 @@ class LineWriter:
 
     They go to a temporary file beside it, which takes its name in ``finish``: the file appears
     whole or not at all. As a context manager it finishes, or, after an exception, forgets. The
-    same lines give the same bytes. InvalidParams-like refusals are BundleErrors.
+    same lines give the same bytes. BundleError where ``path`` exists already (unless ``overwrite``)
+    or can't be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -124,18 +124,21 @@ class LineWriter:
         self._zstd = self.path.endswith(".zst")
         if self._zstd:
             blobs.compress(b"")  # says so here when the extra is missing
-        folder = Path(self.path).parent
-        try:
-            handle, self._temporary = tempfile.mkstemp(
-                dir=folder, prefix=f".{Path(self.path).name}."
-            )
-        except OSError as error:
-            raise BundleError(self.path, f"can't be written: {error.strerror}") from error
+        parent, name = os.path.split(self.path)
+        with self._writing():
+            handle, self._temporary = tempfile.mkstemp(dir=parent or ".", prefix=f".{name}.")
         self._file: IO[bytes] = os.fdopen(handle, "wb")
         self._gzip: gzip.GzipFile | None = None
         if self.path.endswith(".gz"):
             self._gzip = gzip.GzipFile("", "wb", 9, self._file, mtime=0)
         self._held = io.BytesIO()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BundleError(self.path, f"can't be written: {error.strerror}") from error
 
     def _refuse_existing(self) -> None:
         if not self._overwrite and os.path.exists(self.path):
@@ -144,14 +147,15 @@ class LineWriter:
     def write(self, value: Any) -> None:
         """Adds one line."""
         line = jsontext.dumps(value).encode() + b"\n"
-        if self._gzip is not None:
-            self._gzip.write(line)
-        elif self._zstd:
-            self._held.write(line)
-            if self._held.tell() >= _ZSTD_FRAME:
-                self._end_frame()
-        else:
-            self._file.write(line)
+        with self._writing():
+            if self._gzip is not None:
+                self._gzip.write(line)
+            elif self._zstd:
+                self._held.write(line)
+                if self._held.tell() >= _ZSTD_FRAME:
+                    self._end_frame()
+            else:
+                self._file.write(line)
 
     def _end_frame(self) -> None:
         self._file.write(blobs.compress(self._held.getvalue()))
@@ -159,22 +163,25 @@ class LineWriter:
 
     def finish(self) -> None:
         """Ends the file and gives it its name."""
-        if self._gzip is not None:
-            self._gzip.close()
-        if self._held.tell():
-            self._end_frame()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._refuse_existing()
-        _open_to_readers(self._temporary)
-        os.replace(self._temporary, self.path)
+        with self._writing():
+            if self._gzip is not None:
+                self._gzip.close()
+            if self._held.tell():
+                self._end_frame()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._refuse_existing()
+            _open_to_readers(self._temporary)
+            os.replace(self._temporary, self.path)
 
     def forget(self) -> None:
         """Leaves nothing behind."""
-        if self._gzip is not None:
-            self._gzip.close()
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk: what can't be flushed need not be
+            if self._gzip is not None:
+                self._gzip.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._temporary)
 

@@ -165,7 +165,7 @@ RANGE = {"startSlot": 10, "endSlot": 11, "kind": "blocks"}
             "the account_state range at slot 11 fits no range of blocks",
         ),
         (header(ranges=5), 1, "int"),
-        (at(1, "{"), 2, "unexpected end"),
+        (at(1, "{"), 2, "not JSON: "),
         (at(1, "[]"), 2, "not a JSON object"),
         (at(1, {"what": 1}), 2, "neither an account, nor a block, nor the end"),
         (at(1, {"pubkey": "x", "account": ACCOUNT}), 2, "'x' is not an address"),
@@ -248,6 +248,13 @@ def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="No such file") as caught:
         Bundle.open(tmp_path / "none.jsonl.gz")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [(7, 7), (2**64 - 1, 2**64 - 1), (18446744073709552000, 2**64 - 1)]
+)
+def test_a_rent_epoch_that_was_rounded_up_is_the_largest(written: int, read: int) -> None:
+    assert svm.account_from_json({**ACCOUNT, "rentEpoch": written}).rent_epoch == read
 
 
 def test_account_data_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,6 +276,7 @@ def test_each_transaction_is_counted_once(tmp_path: Path) -> None:
     err = {"InstructionError": [0, {"Custom": 1}]}
     assert of("same") == {"correct_simulation": 1}
     assert of("no-logs", logMessages=None) == {"correct_simulation": 1}
+    assert of("no-token-balances", postTokenBalances=None) == {"correct_simulation": 1}
     assert of("failed-on-chain", err=err) == {"incorrect_simulation": 1}
     assert of("balances", postBalances=[5, 10**6, 1]) == {"balance_diff": 1}
     tokens = [{"accountIndex": 1, "mint": where("m"), "uiTokenAmount": {"amount": "5"}}]

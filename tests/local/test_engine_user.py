@@ -13,7 +13,7 @@ import pytest
 from solders.account import Account
 from solders.compute_budget import set_compute_unit_price
 from solders.hash import Hash
-from solders.instruction import Instruction
+from solders.instruction import AccountMeta, Instruction
 from solders.message import MessageAddressTableLookup, MessageHeader, MessageV0
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -416,6 +416,39 @@ def test_a_new_program_can_be_brought_in(engine: Engine) -> None:
         worlds.signed(worlds.somebody("backtest-sync demo: bob"), Instruction(program, b"", []))
     )
     assert executed.err == {"InstructionError": [0, {"Custom": 6100}]}
+
+
+def test_an_upgrade_by_the_loader_itself_takes_effect(engine: Engine) -> None:
+    authority = worlds.somebody("backtest-sync demo: upgrade authority")
+    buffer = worlds.somebody("buffer").pubkey()
+    data = struct.pack("<I?32s", 1, True, bytes(authority.pubkey())) + programs.elf("pool_v2")
+    engine.set_accounts(
+        {
+            str(buffer): AccountData(data, 10**9, LOADER),
+            str(authority.pubkey()): AccountData(b"", 10**10, SYSTEM),
+        }
+    )
+    rent = Pubkey.from_string("SysvarRent111111111111111111111111111111111")
+    clock = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
+    upgrade = Instruction(
+        Pubkey.from_string(LOADER),
+        struct.pack("<I", 3),
+        [
+            AccountMeta(Pubkey.from_string(demo.POOL_PROGRAM_DATA), False, True),
+            AccountMeta(Pubkey.from_string(demo.POOL_PROGRAM), False, True),
+            AccountMeta(buffer, False, True),
+            AccountMeta(authority.pubkey(), False, True),
+            AccountMeta(rent, False, False),
+            AccountMeta(clock, False, False),
+            AccountMeta(authority.pubkey(), True, False),
+        ],
+    )
+    executed = engine.send(worlds.signed(authority, upgrade), Capture.DIFFS)
+    assert executed.err is None
+    assert demo.POOL_PROGRAM_DATA in {change.address for change in executed.changes}
+    given = reserves(engine)
+    (logged,) = demo.pool_swaps(engine.send(swap(10**9)).logs or [])
+    assert logged.amount_out == demo.amount_out(10**9, *given, demo.FEE_BPS[2])
 
 
 # --- reads -------------------------------------------------------------------------------------

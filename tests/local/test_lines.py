@@ -157,3 +157,15 @@ def test_a_written_file_is_as_readable_as_any(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.touch()
     assert written(tmp_path / "a.gz").stat().st_mode == plain.stat().st_mode
+
+
+def test_a_full_disk_is_said_and_nothing_left(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = LineWriter(tmp_path / "a.jsonl.gz")
+    writer.write(1)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BundleError, match="can't be written: No space left"):
+        writer.__exit__(None, None, None)
+    assert os.listdir(tmp_path) == []

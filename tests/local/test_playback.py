@@ -161,7 +161,9 @@ def test_playback_stops_at_nothing_left(tmp_path: Path) -> None:
         assert payer is None or payer.lamports == 0
 
 
-def test_code_that_the_machine_can_not_load_is_played_back(tmp_path: Path) -> None:
+def test_code_that_the_machine_can_not_load_is_played_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     transaction = unknown_program()
     recorded = meta([10**9, 1], [10**9 - 5000, 1])
     for name, code, source in (
@@ -180,6 +182,8 @@ def test_code_that_the_machine_can_not_load_is_played_back(tmp_path: Path) -> No
             assert [str(e.address) for e in engine.refused] == (
                 [where("unknown program")] if name == "bad" else []
             )
+    assert "accounts that can't be loaded: 1; what needs them is played back" in caplog.text
+    assert where("unknown program") in caplog.text
 
 
 def test_an_unresolved_lookup_table_is_played_back(tmp_path: Path) -> None:
