@@ -31,6 +31,8 @@ def wait_slice(left: float | None) -> float | None:
 
 def acquire(lock: threading.Lock, deadline: Deadline) -> bool:
     """Take ``lock`` before ``deadline``; whether it was taken."""
+    if lock.acquire(blocking=False):
+        return True
     while True:
         wait = wait_slice(deadline.remaining())
         if lock.acquire(timeout=-1 if wait is None else wait):

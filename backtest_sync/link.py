@@ -105,7 +105,8 @@ class Link:
         self._heard = self._pinged = time.monotonic()
         self._unanswered: float | None = None
         self._paused = False
-        self._more = False
+        self._polled = 0  # the events that the socket is polled for
+        self._wait = 0.0  # how long the next poll may take
         self._farewell: bytes | None = None
         # writing: under the lock, but for `_pong` and `_ping_due`, which the reader sets
         self._writing = threading.Lock()
@@ -121,20 +122,18 @@ class Link:
 
     def run(self) -> End | None:
         """Read until the link ends; gives why, or ``None`` when the inbox was finished by somebody else."""
+        end = None
         try:
             with Selector() as selector:
                 selector.register(self._bell, READ)
-                polled = 0
-                while self._inbox.end is None:
-                    polled = self._poll(selector, polled)
-                    end = self._turn(time.monotonic())
-                    if end is not None:
-                        return end
+                while end is None and self._inbox.end is None:
+                    self._poll(selector)
+                    end = self._turn()
         except OSError as error:
             return lost(error)
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
             return End(None, f"the reader failed: {error!r}", error)
-        return None
+        return end
 
     def release(self, farewell: bytes | None, timeout: float) -> None:
         """Send a close frame if one is due and it can be done in time, then give the socket back.
@@ -158,74 +157,69 @@ class Link:
         """Give back a forked process's copy of the socket; nothing is sent."""
         self._stream.forget()
 
-    def _poll(self, selector: Selector, polled: int) -> int:
-        """Wait for the socket, the bell or the next ping; gives what the socket is polled for."""
+    def _poll(self, selector: Selector) -> None:
+        """Wait for the socket, the bell or the next ping."""
         events = 0 if self._paused else self._stream.read_event
         if self._tail and not self._writing.locked():
             events |= self._stream.write_event
-        if events != polled:
-            if not polled:
+        if events != self._polled:
+            if not self._polled:
                 selector.register(self._stream, events)
             elif not events:
                 selector.unregister(self._stream)
             else:
                 selector.modify(self._stream, events)
-        for key, _ in selector.select(self._time_left()):
+            self._polled = events
+        for key, _ in selector.select(self._wait):
             if key.fileobj is self._bell:
                 self._bell.quiet()
-        return events
 
-    def _time_left(self) -> float:
-        if self._more and not self._paused:
-            return 0
-        due = max(self._heard, self._pinged) + self._interval
-        if self._unanswered is not None:
-            due = min(due, max(self._unanswered, self._moved) + self._patience)
-        return max(0.0, due - time.monotonic())
-
-    def _turn(self, now: float) -> End | None:
+    def _turn(self) -> End | None:
         """Do what there is to do, without waiting."""
+        now = time.monotonic()
         if self._paused and not self._inbox.full:
             # what was not read in the meantime is no sign of a dead peer
             self._paused = False
             self._heard, self._unanswered = now, None
-        end = None
+        messages: list[bytes] = []
+        size, end = 0, None
         if not self._paused:
-            end = self._read(now)
-            self._paused = self._inbox.full
-            if end is None and self._broken is not None and not self._more:
-                end = lost(self._broken)
-        if end is None:
+            size, end = self._read(messages)
+        if size:
+            self._heard, self._unanswered = now, None
+            self._wait = 0.0 if size >= _TURN_BYTES else self._interval
+        elif end is None:
             end = self._keep_alive(now)
+        if self._tail or self._pong is not None or self._ping_due:
             self._flush()
+        if messages:
+            # last, so that whoever it wakes finds the interpreter free
+            self._inbox.put(messages, size)
+            self._paused = self._inbox.full
         return end
 
-    def _read(self, now: float) -> End | None:
-        """Hand over what has arrived, up to a turn's share."""
-        messages: list[bytes] = []
+    def _read(self, messages: list[bytes]) -> tuple[int, End | None]:
+        """Collect what has arrived, up to a turn's share; gives its size, and the end if there is one."""
         size = 0
-        end = None
         try:
-            while end is None and size < _TURN_BYTES:
+            while size < _TURN_BYTES:
                 chunk = self._stream.receive()
                 if chunk is None:
                     break
                 if not chunk:
-                    end = End(None, RESET)
-                    break
-                self._heard, self._unanswered = now, None
+                    return size, End(None, RESET)
                 size += len(chunk)
                 arrived, controls = self._decoder.feed(chunk)
                 messages += arrived
-                if controls:
-                    end = self._obey(controls)
+                if controls and (end := self._obey(controls)) is not None:
+                    return size, end
                 if self._stream.drained:
                     break
-        finally:
-            if messages:
-                self._inbox.put(messages, size)
-        self._more = size >= _TURN_BYTES
-        return end
+        except OSError as error:
+            return size, lost(error)
+        if self._broken is not None and not size:
+            return size, lost(self._broken)
+        return size, None
 
     def _obey(self, controls: list[Control]) -> End | None:
         for control in controls:
@@ -240,17 +234,21 @@ class Link:
         return None
 
     def _keep_alive(self, now: float) -> End | None:
-        """Ping a silent peer; the end of one that stays silent."""
-        if now >= max(self._heard, self._pinged) + self._interval:
+        """Ping a silent peer; the end of one that stays silent. Sets how long to wait for the next step."""
+        due = max(self._heard, self._pinged) + self._interval
+        if now >= due:
+            due = now + self._interval
             self._pinged = now
             self._ping_due = True
             if self._unanswered is None:
                 self._unanswered = now
-        if self._paused or self._unanswered is None:
-            return None
-        if now < max(self._unanswered, self._moved) + self._patience:
-            return None
-        return End(None, f"no traffic for {self._interval + self._patience:g} s")
+        if self._unanswered is not None and not self._paused:
+            over = max(self._unanswered, self._moved) + self._patience
+            if now >= over:
+                return End(None, f"no traffic for {self._interval + self._patience:g} s")
+            due = min(due, over)
+        self._wait = due - now
+        return None
 
     def _say_farewell(self, payload: bytes, deadline: Deadline) -> None:
         if not acquire(self._writing, Deadline(_WRITER_GRACE)):
@@ -278,7 +276,7 @@ class Link:
         failure = None
         try:
             self._check_open()
-            sent = self._drain(deadline)
+            sent = not self._tail or self._drain(deadline)
             if sent:
                 self._tail = frame
                 sent = self._drain(deadline)

@@ -109,6 +109,7 @@ class Upgrade:
             assert sock is not None  # noqa: S101 - or connect would have raised
             self._websocket.sock = None
         except Exception as error:  # noqa: BLE001 - malformed answers raise whatever they break
+            self._websocket.shutdown()  # type: ignore[no-untyped-call]
             raise self._translate(error) from _without_secrets(error)
         return sock
 
