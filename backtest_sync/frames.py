@@ -131,6 +131,14 @@ class FrameDecoder:
             size = chunk[start + 1]
             if size < 126 and head == _WHOLE_TEXT:
                 start += 2
+            elif (
+                size == 126
+                and head == _WHOLE_TEXT
+                and end - start >= 4
+                and (chunk[start + 2] or chunk[start + 3] >= 126)  # else it is too long a form
+            ):
+                size = chunk[start + 2] << 8 | chunk[start + 3]
+                start += 4
             else:
                 self._check(head, size)
                 after = start + (2 if size < 126 else 4 if size == 126 else 10)
