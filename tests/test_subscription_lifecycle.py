@@ -1,0 +1,161 @@
+"""A subscription in a process that is interrupted, exits or forks: each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support.scripted import ScriptedServer
+from tests.support.streams import PROGRAM, SOON, diff, diffs, end, endpoint, stream
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX'")
+
+PRELUDE = f"""
+import os, sys, threading
+from backtest_sync.errors import SubscriptionError
+from backtest_sync.subscriptions import subscribe_program_diffs
+
+def subscribe(on_notification=None):
+    return subscribe_program_diffs(sys.argv[1], {PROGRAM!r}, on_notification)
+
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+@contextmanager
+def program(code: str, server: ScriptedServer) -> Iterator[subprocess.Popen[str]]:
+    """Run ``code`` as a program of its own; warnings are errors, and it must end by itself."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PRELUDE + code, endpoint(server)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(SOON * 2, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def says(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    if line != word:
+        _, errors = process.communicate()
+        pytest.fail(f"expected {word!r}, got {line!r}\n{errors}")
+
+
+def ends_well(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors or "it had to be killed"
+    assert errors == ""
+
+
+@posix
+@pytest.mark.parametrize(
+    ("callback", "wait"),
+    [
+        ("None", "handle.get()"),
+        ("None", "next(handle)"),
+        ("None", "handle.join()"),
+        ("print_slot", "handle.join()"),
+        ("print_slot", "handle.wait()"),
+    ],
+)
+def test_ctrl_c_leaves_the_handle_usable(callback: str, wait: str) -> None:
+    code = f"""
+def print_slot(notification):
+    say("slot", notification.context.slot)
+
+handle = subscribe({callback})
+try:
+    say("waiting")
+    {wait}
+except KeyboardInterrupt:
+    say("interrupted", handle.is_alive)
+    handle.stop(drain=False)
+    say("stopped", handle.is_alive)
+"""
+    with ScriptedServer(stream()) as server, program(code, server) as process:
+        says(process, "waiting")
+        process.send_signal(signal.SIGINT)
+        says(process, "interrupted True")
+        says(process, "stopped False")
+        ends_well(process)
+
+
+@pytest.mark.parametrize("callback", ["None", "lambda notification: None", "hang"])
+def test_the_interpreter_ends_with_a_subscription_running(callback: str) -> None:
+    code = f"""
+hung = threading.Event()
+
+def hang(notification):
+    hung.set()
+    threading.Event().wait()
+
+handle = subscribe({callback})
+if {callback == "hang"}:
+    hung.wait()
+"""
+    with ScriptedServer(stream(diff(1, 0))) as server:
+        with program(code, server) as process:
+            ends_well(process)
+    assert server.peers[0].close_frame is not None  # the exit said good-bye
+
+
+def test_a_callback_runs_on_when_its_handle_is_forgotten() -> None:
+    code = """
+done = threading.Event()
+
+def count(notification):
+    if notification.context.slot == 2:
+        done.set()
+
+subscribe(count)
+done.wait()
+"""
+    with ScriptedServer(stream(*diffs(1, 0, 1, 2), end(1))) as server:
+        with program(code, server) as process:
+            ends_well(process)
+
+
+@posix
+@pytest.mark.parametrize("callback", ["None", "slots.append"])
+def test_a_forked_process_says_that_the_handle_is_not_its_own(callback: str) -> None:
+    code = f"""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+slots = []
+handle = subscribe({callback})
+pid = os.fork()
+if pid == 0:
+    uses = [handle.join, handle.wait, handle.stop]
+    if {callback} is None:
+        uses += [handle.get, lambda: next(handle)]
+    for use in uses:
+        try:
+            use()
+        except SubscriptionError as error:
+            assert f"belongs to process {{os.getppid()}}" in str(error), error
+        else:
+            os._exit(1)
+    with handle:
+        pass
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+handle.stop(drain=False)
+assert handle.failure is None
+"""
+    with ScriptedServer(stream()) as server, program(code, server) as process:
+        ends_well(process)
