@@ -105,6 +105,10 @@ class _Core:
             self.bell.close()
             self.inbox.wake()
 
+    def is_decided(self) -> bool:
+        """Whether the opening has succeeded or failed."""
+        return self.link is not None or self.failure is not None
+
     def end(self, end: End, farewell: bytes | None, limit: float) -> None:
         """Ask the thread to end the connection, with a close frame or without."""
         if self.inbox.end is None:
@@ -116,6 +120,8 @@ class _Core:
         """Nobody waits for the opening any more."""
         self.end(End(None, "not opened", ours=True), None, 0.0)
         self.upgrade.call_off()
+        if not self.thread.is_alive():
+            self.bell.close()  # it never ran, or has done so itself
 
     def join(self, timeout: float) -> None:
         """Wait for the thread, unless this is it: a finaliser may run there."""
@@ -137,6 +143,7 @@ def _abandon(core: _Core) -> None:
     when the main thread counts as ended already.
     """
     if os.getpid() != core.pid:
+        core.forget()
         return
     core.end(End(None, "the connection was forgotten", ours=True), b"", 0.0)
     if not threading.main_thread().is_alive():
@@ -190,18 +197,11 @@ class Connection:
         core.thread = threading.Thread(target=core.serve, args=(make_link,), name=name, daemon=True)
         try:
             core.thread.start()
-        except BaseException:
-            core.bell.close()
-            raise
-        try:
-            opened = core.inbox.wait_for(
-                lambda: core.link is not None or core.failure is not None, deadline
-            )
+            if not core.inbox.wait_for(core.is_decided, deadline):
+                raise RequestTimeoutError("connecting", connect_timeout)
             if core.failure is not None:
                 core.join(_JOIN_LIMIT)
                 raise core.failure
-            if not opened:
-                raise RequestTimeoutError("connecting", connect_timeout)
             return cls(core)
         except BaseException:
             core.call_off()

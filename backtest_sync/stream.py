@@ -21,7 +21,7 @@ if sys.platform == "win32":
 else:
     Selector = selectors.PollSelector
 
-_BUFFER_BYTES = 256 * 1024
+_BUFFER_BYTES = 64 * 1024
 # A write that waits for the peer's TLS records looks again this often: the reader may take them first.
 _HANDSHAKE_WAIT = 0.05
 
