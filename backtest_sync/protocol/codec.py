@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from backtest_sync.errors import DeserializeError
 from backtest_sync.protocol import jsontext
 from backtest_sync.protocol.fields import U64_MAX
-from backtest_sync.protocol.jsontext import SHORT, Marked, dumps, loads, loads_short
+from backtest_sync.protocol.jsontext import Marked, check_depth, dumps, loads, parse
 from backtest_sync.protocol.messages import method_of, read_message, write_message
 from backtest_sync.protocol.requests import REQUESTS, Request
 from backtest_sync.protocol.responses import (
@@ -41,35 +41,52 @@ def decode_response(text: str | bytes) -> tuple[int | None, Response]:
     protocol is a ``DeserializeError``.
     """
     try:
-        message = loads_short(text) if len(text) <= SHORT else loads(text)
+        message = parse(text)
     except ValueError as error:
         raise _refused(str(error), text) from error
-    # The three messages that come by the million, ahead of the general way. That one of them repeats
-    # a key is not looked for.
+    # The three messages that come by the million, ahead of the general way: with the keys that they
+    # are due, and a sequence or none. (That a key is repeated is not looked for in them.)
     try:
         method = message["method"]
         if method == "slotNotification":
             slot = message["params"]
-            if type(slot) is int and 0 <= slot <= U64_MAX:
+            if type(slot) is int and slot >= 0:
                 value: Response = _new(SlotNotification)
                 _set_slot(value, slot)
-                return (None if len(message) == 2 else _sequence(message)), value
+                if len(message) == 2:
+                    return None, value
+                sequence = message["seqId"]
+                if len(message) == 3 and type(sequence) is int and sequence >= 0:
+                    return sequence, value
         elif method == "status":
-            value = _STATUSES[message["params"]["status"]]
-            return (None if len(message) == 2 else _sequence(message)), value
-        elif method == "readyForContinue" and message.get("params") is None:
-            return (None if len(message) == 1 else _sequence(message)), _READY
+            params = message["params"]
+            value = _STATUSES[params["status"]]
+            if len(params) == 1:
+                if len(message) == 2:
+                    return None, value
+                sequence = message["seqId"]
+                if len(message) == 3 and type(sequence) is int and sequence >= 0:
+                    return sequence, value
+        elif method == "readyForContinue":
+            if len(message) == 1:
+                return None, _READY
+            sequence = message["seqId"]
+            if len(message) == 2 and type(sequence) is int and sequence >= 0:
+                return sequence, _READY
     except (KeyError, TypeError):
         pass
     return _decode_response(text, message)
 
 
 def _decode_response(text: str | bytes, message: Any) -> tuple[int | None, Response]:
-    message = _marked(text, message)
     try:
+        check_depth(text)
+        message = _marked(text, message)
         return _sequence(message), read_response(message, RESPONSES)
     except Mismatch as error:
         raise _mismatched(error, text) from None
+    except ValueError as error:
+        raise _refused(str(error), text) from error
 
 
 def _sequence(message: Any) -> int | None:

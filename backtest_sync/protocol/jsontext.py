@@ -21,8 +21,6 @@ except ImportError:  # the extra is not installed
 
 #: How deep a JSON text may nest. orjson alone would take 1,024, ``json`` what is left of the stack.
 MAX_DEPTH = 512
-#: The length, in characters or bytes, up to which a text can't nest deeper than that.
-SHORT = 2 * MAX_DEPTH
 
 _I64_MIN = -(2**63)
 _U64_MAX = 2**64 - 1
@@ -88,8 +86,10 @@ def _depth(text: bytes) -> int:
     return deepest
 
 
-def _check_depth(text: str | bytes) -> None:
-    """``ValueError`` where ``text`` nests too deep; nearly all have too few brackets for it."""
+def check_depth(text: str | bytes) -> None:
+    """``ValueError`` where ``text`` nests too deep; nearly all are too short, or have too few brackets."""
+    if len(text) <= 2 * MAX_DEPTH:
+        return
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return
@@ -151,20 +151,19 @@ def _holds_nan(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(map(_holds_nan, value))
 
 
-#: The value of a text of at most ``SHORT`` characters, which can't nest too deep.
-loads_short: Callable[[str | bytes], Any] = _parse if orjson is None else orjson.loads
+#: :func:`loads` that leaves :func:`check_depth` to its caller.
+parse: Callable[[str | bytes], Any] = _parse if orjson is None else orjson.loads
 
 
 def loads(text: str | bytes) -> Any:
     """The value of a JSON text (UTF-8 where it is bytes); ``ValueError`` where it is none."""
-    if len(text) > SHORT:
-        _check_depth(text)
-    return loads_short(text)
+    check_depth(text)
+    return parse(text)
 
 
 def loads_marking(text: str | bytes) -> Any:
     """:func:`loads` that gives each object as a :class:`Marked`; slower, for what looks odd."""
-    _check_depth(text)
+    check_depth(text)
     return _parse(text, _scan_marking)
 
 

@@ -190,6 +190,13 @@ def test_public_names_are_all_there() -> None:
     assert SessionUsage.__name__ in protocol.__all__
 
 
-def test_short_texts_take_the_short_way() -> None:
-    long = json.dumps({"method": "slotNotification", "params": 5, "x": "y" * jsontext.SHORT})
-    assert decode_response(long) == (None, protocol.SlotNotification(5))
+@pytest.mark.parametrize("method", ["slotNotification", "newer"])
+def test_nesting_is_capped_in_every_message(method: str) -> None:
+    def nested(depth: int) -> str:
+        return f'{{"method":"{method}","params":5,"x":{"[" * depth}{"]" * depth}}}'
+
+    sequence, response = decode_response(nested(jsontext.MAX_DEPTH - 1))
+    assert sequence is None
+    assert isinstance(response, Response)
+    with pytest.raises(DeserializeError, match="nests deeper than 512 levels"):
+        decode_response(nested(jsontext.MAX_DEPTH))
