@@ -19,7 +19,6 @@ A ``getBlock`` answer in a file of its own is read as a bundle of one block with
 from __future__ import annotations
 
 import bisect
-import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from backtest_sync.local import svm
-from backtest_sync.local.lines import MAX_LINE_BYTES, BundleError, LineWriter, read_lines
+from backtest_sync.local.lines import MAX_LINE_BYTES, BundleError, read_lines
 from backtest_sync.local.store import BlockStore
 from backtest_sync.protocol import jsontext
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     #: Accounts by address; ``None`` where there is none (any more).
     Accounts = Mapping[str, Account | None]
 
-__all__ = ["Bundle", "BundleError", "BundleRange", "BundleWriter", "demo_path"]
+__all__ = ["Bundle", "BundleError", "BundleRange", "demo_path"]
 
 FORMAT = "backtest-sync bundle"
 VERSION = 1
@@ -252,7 +251,7 @@ class _Reader:
             for value in header["ranges"]
         )
         self.starts = {r.start_slot: {} for r in ranges if r.kind == BLOCKS}
-        _check_ranges(ranges, self.first_slot, self.last_slot)
+        check_ranges(ranges, self.first_slot, self.last_slot)
         return ranges
 
     def _take(self, text: bytes) -> None:
@@ -339,7 +338,7 @@ def _slot(value: dict[str, Any], name: str) -> int:
     return slot
 
 
-def _check_ranges(ranges: Sequence[BundleRange], first: int, last: int) -> None:
+def check_ranges(ranges: Sequence[BundleRange], first: int, last: int) -> None:
     """ValueError unless the block ranges tile the slots and the others begin where one of them does."""
     plain = [r for r in ranges if r.kind == BLOCKS]
     due = first
@@ -354,70 +353,3 @@ def _check_ranges(ranges: Sequence[BundleRange], first: int, last: int) -> None:
             raise ValueError(f"a range of the unknown kind {r.kind!r}")
         if r.start_slot not in {p.start_slot for p in plain} or r.end_slot > last:
             raise ValueError(f"the {r.kind} range at slot {r.start_slot} fits no range of blocks")
-
-
-class BundleWriter:
-    """Writes a bundle as a stream; the file appears whole when the ``with`` block ends well.
-
-    ``add_account`` for the start of the first range, then ``add_block`` for each block in order,
-    ``add_account`` again for what changed before a later range's first block. BundleError where
-    the file exists already or can't be written.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        source: str,
-        first_slot: int,
-        last_slot: int,
-        ranges: Sequence[BundleRange] = (),
-        overwrite: bool = False,
-    ) -> None:
-        ranges = ranges or [BundleRange(first_slot, last_slot)]
-        _check_ranges(ranges, first_slot, last_slot)
-        self._blocks = 0
-        self._lines = LineWriter(path, overwrite=overwrite)
-        self._header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "source": source,
-            "firstSlot": first_slot,
-            "lastSlot": last_slot,
-            "ranges": [r.to_json() for r in ranges],
-        }
-
-    def add_account(self, address: str, account: Any) -> None:
-        """An account: its ``getAccountInfo`` value with base64 data; ``None``: there is none."""
-        self._lines.write({"pubkey": address, "account": account})
-
-    def add_block(self, slot: int, block: Any) -> None:
-        """A block: its ``getBlock`` result with base64 transactions."""
-        self._lines.write({"slot": slot, "block": block})
-        self._blocks += 1
-
-    def add_state(self, slot: int, accounts: Mapping[str, Any]) -> None:
-        """What the block just added left changed, for a range of recorded account state."""
-        listed = [{"pubkey": address, "account": value} for address, value in accounts.items()]
-        self._lines.write({"slot": slot, "accounts": listed})
-
-    def __enter__(self) -> BundleWriter:
-        with self._forgetting():
-            self._lines.write(self._header)
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is not None:
-            self._lines.forget()
-            return
-        with self._forgetting():
-            self._lines.write({"end": {"blocks": self._blocks}})
-            self._lines.finish()
-
-    @contextlib.contextmanager
-    def _forgetting(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._lines.forget()
-            raise

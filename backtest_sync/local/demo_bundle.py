@@ -28,9 +28,9 @@ from backtest_sync.local.bundle import (
     ACCOUNT_STATE,
     Bundle,
     BundleRange,
-    BundleWriter,
     demo_path,
 )
+from backtest_sync.local.bundle_writer import BundleWriter
 from backtest_sync.local.engine import Engine
 from backtest_sync.local.executed import Capture
 from backtest_sync.local.store import BlockStore

@@ -22,7 +22,8 @@ from backtest_sync.errors import DeserializeError, InvalidParamsError, RpcError
 from backtest_sync.local import svm
 from backtest_sync.local.accounts import program_data_address
 from backtest_sync.local.blocks import RESERVED, parse_block
-from backtest_sync.local.bundle import BundleError, BundleWriter
+from backtest_sync.local.bundle import BundleError
+from backtest_sync.local.bundle_writer import BundleWriter
 from backtest_sync.protocol import jsontext
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from backtest_sync.local import svm
-from backtest_sync.local.bundle import BundleRange, BundleWriter
+from backtest_sync.local.bundle import BundleRange
+from backtest_sync.local.bundle_writer import BundleWriter
 from tests.local import worlds
 
 #: Slots of the small bundle; those that are multiples of seven have no block.

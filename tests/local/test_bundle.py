@@ -17,8 +17,8 @@ from backtest_sync.local.bundle import (
     Bundle,
     BundleError,
     BundleRange,
-    BundleWriter,
 )
+from backtest_sync.local.bundle_writer import BundleWriter
 from backtest_sync.local.store import BlockStore
 from tests.local import worlds
 from tests.local.worlds import purse, where

@@ -20,7 +20,8 @@ from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
 from backtest_sync.local import svm
-from backtest_sync.local.bundle import Bundle, BundleRange, BundleWriter
+from backtest_sync.local.bundle import Bundle, BundleRange
+from backtest_sync.local.bundle_writer import BundleWriter
 
 MAINNET_BLOCK = Path(__file__).parent.parent / "data" / "mainnet_block.json"
 SYSTEM = Pubkey.default()
