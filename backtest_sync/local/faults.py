@@ -60,8 +60,7 @@ class Faults:
     # --- planning --------------------------------------------------------------------------------
     def plan(self, effect: Effect, *, channel: Channel, after: int, repeat: int = 1) -> None:
         """Applies ``effect`` at once to the open connections, or after so many more messages."""
-        if channel not in _CHANNELS:
-            raise InvalidParamsError(f"channel: {channel!r} is not one of {', '.join(_CHANNELS)}")
+        _check_channel(channel)
         if after < 0:
             raise InvalidParamsError(f"after: {after} is negative; give a number of messages")
         self._planned.append(_Planned(channel, after, effect, repeat))
@@ -69,6 +68,7 @@ class Faults:
 
     def open_wires(self, channel: Channel) -> list[Wire]:
         """The connections that are open now, of one kind or of any."""
+        _check_channel(channel)
         return [wire for wire in self._wires if channel in ("any", wire.channel)]
 
     def refuse(self, count: int, how: Refusal) -> None:
@@ -134,6 +134,11 @@ class Faults:
         await effect(wire, data)
         if self._chaos is not None:
             self._chaos.plan_next()
+
+
+def _check_channel(channel: str) -> None:
+    if channel not in _CHANNELS:
+        raise InvalidParamsError(f"channel: {channel!r} is not one of {', '.join(_CHANNELS)}")
 
 
 # --- effects ---------------------------------------------------------------------------------------

@@ -139,6 +139,22 @@ class _Thread:
             self._thread.join()
 
 
+class _Running:
+    """What a simulator runs on, if it does. Not the simulator itself: what is kept of it, such as
+    its fault controls, must not keep it alive."""
+
+    def __init__(self) -> None:
+        self.runner: Any = None
+
+    def get(self) -> Any:
+        if self.runner is None:
+            raise SimulatorError("the simulator is not running: use it in a with block, or start()")
+        return self.runner
+
+    def fault(self, name: str, arguments: dict[str, Any]) -> Any:
+        return self.get().fault(name, arguments)
+
+
 class LocalSimulator:
     """A simulator on this machine: ``with LocalSimulator() as simulator: … simulator.url``.
 
@@ -172,16 +188,16 @@ class LocalSimulator:
         )
         self._config.check()
         self._process = process
-        self._runner: Any = None
+        self._running = _Running()
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._lock = threading.Lock()
         #: What can be made to go wrong, by call.
-        self.faults = FaultControls(self._fault)
+        self.faults = FaultControls(self._running.fault)
 
     def start(self) -> LocalSimulator:
         """Starts it and returns once it listens; SimulatorError or BundleError where it can't."""
         with self._lock:
-            if self._runner is not None:
+            if self._running.runner is not None:
                 return self
             if self._process:
                 from backtest_sync.local.child import Child
@@ -190,14 +206,14 @@ class LocalSimulator:
             else:
                 runner = _Thread(self._config)
             runner.start()
-            self._runner = runner
+            self._running.runner = runner
             self._finalizer = weakref.finalize(self, runner.close)
         return self
 
     @property
     def url(self) -> str:
         """The control URL: what a `BacktestClient` is given."""
-        return url_of(self._config.host, self._running().port)
+        return url_of(self._config.host, self._running.get().port)
 
     @property
     def http_url(self) -> str:
@@ -207,18 +223,9 @@ class LocalSimulator:
     def close(self) -> None:
         """Ends every session and the server. Idempotent."""
         with self._lock:
-            self._runner = None
+            self._running.runner = None
             if self._finalizer is not None:
                 self._finalizer()
-
-    def _running(self) -> Any:
-        runner = self._runner
-        if runner is None:
-            raise SimulatorError("the simulator is not running: use it in a with block, or start()")
-        return runner
-
-    def _fault(self, name: str, arguments: dict[str, Any]) -> Any:
-        return self._running().fault(name, arguments)
 
     def __enter__(self) -> LocalSimulator:
         return self.start()
@@ -232,7 +239,7 @@ class LocalSimulator:
         self.close()
 
     def __repr__(self) -> str:
-        where = "not running" if self._runner is None else self.url
+        where = "not running" if self._running.runner is None else self.url
         return f"LocalSimulator({self._config.bundle!r}, {where})"
 
     def __reduce__(self) -> Any:

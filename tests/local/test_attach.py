@@ -25,9 +25,7 @@ def simulator(small_bundle: Path) -> Iterator[LocalSimulator]:
 
 
 def attach(peer: Peer, session_id: str, last_sequence: int | None) -> None:
-    peer.send(
-        "attachBacktestSession", {"session_id": session_id, "last_sequence": last_sequence}
-    )
+    peer.send("attachBacktestSession", {"session_id": session_id, "last_sequence": last_sequence})
     while (message := peer.next())["method"] != "sessionAttached":
         # the server may not have seen the end of the former connection yet
         assert "sessionOwnershipBusy" in message["params"], message
@@ -215,9 +213,7 @@ def test_a_cursor_that_was_never_given_out_is_refused(simulator: LocalSimulator)
         session_id = first.create(START, END, **KEPT)
     with Peer(simulator.url) as second:
         while True:
-            second.send(
-                "attachBacktestSession", {"session_id": session_id, "last_sequence": 1000}
-            )
+            second.send("attachBacktestSession", {"session_id": session_id, "last_sequence": 1000})
             error = second.error()
             if "invalidRequest" in error:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -269,9 +270,7 @@ def test_the_order_in_a_slot_is_history_then_rpc_then_the_continues_transactions
         peer.advance(ALL)
         got = [(n["slot"], n["meta"]["logMessages"]) for n in notifications()]
     in_slot = [[s.amount_in for s in demo.pool_swaps(logs)] for at, logs in got if at == due[1]]
-    history = [
-        t for t in bundle.block(due[1]).transactions if demo.POOL_PROGRAM in t.programs
-    ]
+    history = [t for t in bundle.block(due[1]).transactions if demo.POOL_PROGRAM in t.programs]
     assert len(in_slot) == len(history) + 2
     assert in_slot[-2:] == [[1_000_001], [1_000_002]]
 
@@ -401,8 +400,9 @@ def test_a_message_over_the_cap_ends_that_connection_alone(
     peer.create(START, START + 5)
     with Peer(simulator.url) as other:
         other.create(START, START + 5)
-        with pytest.raises(ConnectionClosed):
+        with contextlib.suppress(ConnectionClosed):  # it may be over before all is sent
             other.ws.send("x" * (16 * 1024 * 1024 + 1))
+        with pytest.raises(ConnectionClosed):
             other.ws.recv(timeout=20)
     assert peer.advance()[-1]["method"] == "readyForContinue"
 
@@ -410,7 +410,11 @@ def test_a_message_over_the_cap_ends_that_connection_alone(
 @pytest.mark.parametrize(
     ("start", "end", "error"),
     [
-        (START + 1, START + 5, {"bundleNotFound": {"start_slot": START + 1, "end_slot": START + 5}}),
+        (
+            START + 1,
+            START + 5,
+            {"bundleNotFound": {"start_slot": START + 1, "end_slot": START + 5}},
+        ),
         (1, 2, {"bundleNotFound": {"start_slot": 1, "end_slot": 2}}),
         (
             START,
@@ -419,9 +423,7 @@ def test_a_message_over_the_cap_ends_that_connection_alone(
         ),
     ],
 )
-def test_a_range_that_is_not_there(
-    peer: Peer, start: int, end: int, error: dict[str, Any]
-) -> None:
+def test_a_range_that_is_not_there(peer: Peer, start: int, end: int, error: dict[str, Any]) -> None:
     peer.send("createBacktestSession", {"startSlot": start, "endSlot": end})
     assert peer.error() == error
     peer.create(START, START + 5)
@@ -463,8 +465,9 @@ def test_session_tagged_requests_need_a_parallel_run(peer: Peer) -> None:
 def test_a_key_is_checked() -> None:
     with LocalSimulator(api_key="right") as simulator:
         for headers in ({}, {"X-API-Key": "wrong"}):
-            with pytest.raises(InvalidStatus) as refused, Peer(
-                simulator.url, additional_headers=headers
+            with (
+                pytest.raises(InvalidStatus) as refused,
+                Peer(simulator.url, additional_headers=headers),
             ):
                 pass
             assert refused.value.response.status_code == 401
@@ -474,8 +477,9 @@ def test_a_key_is_checked() -> None:
 
 def test_a_browsers_origin_is_refused_unless_allowed() -> None:
     with LocalSimulator(allowed_origins=["https://here.example"]) as simulator:
-        with pytest.raises(InvalidStatus) as refused, Peer(
-            simulator.url, origin="https://there.example"
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            Peer(simulator.url, origin="https://there.example"),
         ):
             pass
         assert refused.value.response.status_code == 403

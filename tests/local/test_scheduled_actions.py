@@ -174,9 +174,7 @@ def test_a_match_fires_around_its_batch(simulator: LocalSimulator, peer: Peer) -
     ]
     ann = [r["accounts"][0]["lamports"] for r in found[:4]]
     assert ann == [10**12, 10**12 - START - 5000, 10**12 - START - 5000, 10**12 + 1 - 5000]
-    assert base64.b64decode(found[0]["matched"]["data"]).startswith(
-        payment("ann", "bob", START)
-    )
+    assert base64.b64decode(found[0]["matched"]["data"]).startswith(payment("ann", "bob", START))
 
 
 def test_a_failing_transaction_is_the_last(simulator: LocalSimulator, peer: Peer) -> None:
@@ -196,9 +194,7 @@ def test_a_failing_transaction_is_the_last(simulator: LocalSimulator, peer: Peer
     assert found["accounts"][0]["lamports"] == 10**12 - 5001
 
 
-def test_overrides_seed_the_first_transaction_alone(
-    simulator: LocalSimulator, peer: Peer
-) -> None:
+def test_overrides_seed_the_first_transaction_alone(simulator: LocalSimulator, peer: Peer) -> None:
     action = ScheduledAction(
         ActionAnchor.before_slot([START]),
         transactions=[payment("cid", "bob", 1)],
@@ -214,7 +210,8 @@ def test_the_override_schedule_is_seen_by_reads_and_later_actions_and_not_by_the
     simulator: LocalSimulator, peer: Peer
 ) -> None:
     later = ScheduledAction(
-        ActionAnchor.before_slot([START + 4]), transactions=[payment("cid", "bob", 1)],
+        ActionAnchor.before_slot([START + 4]),
+        transactions=[payment("cid", "bob", 1)],
         return_accounts=[CID],
     )
     overrides = [
