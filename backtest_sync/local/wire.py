@@ -72,6 +72,7 @@ class Wire:
         self._relaxed.set()
         self._sign = asyncio.Event()
         self._over = False
+        self._is_between = False  # whether the writer has messages that it took and did not send
         self._writer = asyncio.create_task(self._write())
         self._watcher = asyncio.create_task(self._watch())
 
@@ -173,6 +174,7 @@ class Wire:
             self._end()
 
     async def _write_with_faults(self, queue: list[tuple[bytes, WSMsgType]]) -> None:
+        self._is_between = True
         for payload, opcode in queue:
             if opcode in (WSMsgType.TEXT, WSMsgType.BINARY):
                 await self._faults.passing(self, frame(payload, opcode))
@@ -180,6 +182,7 @@ class Wire:
             if self._over:
                 return
             await self._ws.send_frame(payload, opcode)
+        self._is_between = False
 
     def write_raw(self, data: bytes) -> None:
         """Writes bytes past the queue, as they are."""
@@ -205,6 +208,8 @@ class Wire:
             return
         self.closed_with = code
         queue, self._queue = self._queue, []
+        if self._is_between:  # what was queued later must not overtake what is left unsent
+            queue = []
         self._end()
         with contextlib.suppress(ConnectionError):
             self.write_raw(b"".join([frame(*item) for item in queue]))

@@ -777,6 +777,30 @@ def test_a_lost_subscriber_finds_everything_when_it_is_back(bundle: Bundle) -> N
     play(bundle, scenario)
 
 
+def test_one_that_is_back_is_waited_for_in_the_place_of_the_lost_one(bundle: Bundle) -> None:
+    """Not one slot may slip through between the two."""
+
+    async def scenario(desk: Desk) -> None:
+        link = desk.link()
+        await link.subscribe("slotSubscribe")
+        await desk.advance(50)
+        seen = [r["slot"] for r in results(await link.settled())]
+        confirmed = desk.session.gates[0]._confirmed  # type: ignore[attr-defined]
+        assert confirmed in seen
+        await link.drop()
+        start(desk)
+        held_at = await runs_until_held(desk, bundle)
+        link = desk.link()
+        link.answers_pings = False
+        await link.subscribe("slotSubscribe", None, {"replayFromSlot": confirmed})
+        assert await runs_until_held(desk, bundle) == held_at
+        found = [r["slot"] for r in results(await link.settled())]
+        slots = list(bundle.slots)
+        assert found == slots[slots.index(confirmed) : held_at]
+
+    play(bundle, scenario)
+
+
 def test_nobody_waits_for_a_subscriber_that_left(bundle: Bundle) -> None:
     async def scenario(desk: Desk) -> None:
         link = desk.link()

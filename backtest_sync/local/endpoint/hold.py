@@ -46,26 +46,40 @@ class Hold:
     # --- as the session's gate
 
     async def __call__(self) -> None:
-        """Returns when another block may be run."""
-        self.waiting = True
-        while self._holds():
-            self._moved.clear()
-            if self._subscriber is None:
-                await self._moved.wait()
-                continue
-            self._subscriber.ask_confirmation()
-            try:
-                await asyncio.wait_for(self._moved.wait(), STALLED_LIMIT)
-            except asyncio.TimeoutError:
-                self._subscriber.give_up()
-                self.release()
-        self.waiting = False
+        """Returns when another block may be run.
 
-    def _holds(self) -> bool:
+        Waits for every hold that there is by then: a subscriber may come while another is waited for.
+        """
+        while (hold := self._first_that_holds()) is not None:
+            await hold.wait()
+
+    def _first_that_holds(self) -> Hold | None:
+        holds = (gate for gate in self._session.gates if isinstance(gate, Hold))
+        return next((hold for hold in holds if hold.holds), None)
+
+    @property
+    def holds(self) -> bool:
+        """Whether another block would push out what the subscriber has not confirmed."""
         if self._confirmed is None:
             return False
         pushed_out = self._session.feed.next_out
         return pushed_out is not None and pushed_out >= self._confirmed
+
+    async def wait(self) -> None:
+        """Waits until the subscriber confirms more, or is given up."""
+        self._moved.clear()
+        if self._subscriber is None:
+            await self._moved.wait()
+            return
+        self.waiting = True
+        self._subscriber.ask_confirmation()
+        try:
+            await asyncio.wait_for(self._moved.wait(), STALLED_LIMIT)
+        except asyncio.TimeoutError:
+            if self._subscriber is not None:
+                self._subscriber.give_up()
+            self.release()
+        self.waiting = False
 
     # --- as the connection's
 
