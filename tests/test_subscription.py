@@ -822,22 +822,39 @@ def test_drain_fails_loudly_when_a_stream_stalls() -> None:
         assert handle.is_alive
 
 
-def test_drain_goes_on_as_long_as_something_comes() -> None:
-    pauses = 20
+class Trickle:
+    """Stands in for a handle that is looked at before it ends; something came between ``moving`` looks."""
 
-    def script(peer: Peer) -> None:
-        subscribed(peer)
-        for slot in range(pauses):
-            peer.send(diff(1, slot))
-            quiet.wait(0.02)  # in all twice the silence that is allowed
-        peer.send(end(1))
-        peer.until_gone()
+    failure = None
 
-    quiet = threading.Event()
-    collector = Collector()
-    with running(script, collector) as handle:
-        drain([handle], 0.2)
-        assert len(collector.slots) == pauses
+    def __init__(self, looks: int, moving: int) -> None:
+        self.looks, self.moving, self.progress = looks, moving, 0
+
+    def wait(self, timeout: float | None) -> bool:
+        self.looks -= 1
+        self.moving -= 1
+        self.progress += self.moving >= 0
+        return self.looks < 0
+
+    def error(self, reason: str, cause: object = None) -> SubscriptionError:
+        return SubscriptionError(reason, kind="trickle", target="test")
+
+
+def test_drain_measures_the_silence_of_all_streams() -> None:
+    drain([Trickle(looks=50, moving=50)], 0)  # type: ignore[list-item]
+    moving = Trickle(looks=50, moving=50)
+    waiting = Trickle(looks=20, moving=0)
+    look = waiting.wait
+
+    def wait(timeout: float | None) -> bool:
+        moving.wait(timeout)
+        return look(timeout)
+
+    waiting.wait = wait  # type: ignore[method-assign]
+    drain([waiting, moving], 0)  # type: ignore[list-item]
+    assert "incomplete" in str(
+        failure_of(lambda: drain([Trickle(looks=50, moving=20)], 0))  # type: ignore[list-item]
+    )
 
 
 def test_drain_raises_what_a_stream_failed_from() -> None:
