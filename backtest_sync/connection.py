@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import Attribute, field, frozen
 
 from backtest_sync.errors import InvalidParamsError, RequestTimeoutError, SessionClosedError
-from backtest_sync.frames import MAX_MESSAGE_BYTES, is_close_code
+from backtest_sync.frames import MAX_MESSAGE_BYTES, MAX_REASON_BYTES, is_close_code
 from backtest_sync.inbox import MAX_QUEUE_BYTES, End, Inbox
 from backtest_sync.limits import PING_DEADLINE, PING_INTERVAL, Deadline
 from backtest_sync.stream import Bell
@@ -36,7 +36,6 @@ CLOSE_LIMIT = 1.0
 _EXIT_LIMIT = 0.5
 # the end of a thread after it gave everything back, seconds: only a hung system takes as long
 _JOIN_LIMIT = 5.0
-_MAX_REASON_BYTES = 123
 
 
 def _within(
@@ -84,6 +83,8 @@ class _Core:
         self.inbox = Inbox(max_queue_bytes, self.bell.ring)
         self.link: Link | None = None
         self.failure: BaseException | None = None
+        # re-entrant, since a finaliser may run in any thread at any time
+        self.ending = threading.RLock()
         self.farewell: bytes | None = None
         self.farewell_limit = 0.0
         self.thread: threading.Thread
@@ -111,9 +112,10 @@ class _Core:
 
     def end(self, end: End, farewell: bytes | None, limit: float) -> None:
         """Ask the thread to end the connection, with a close frame or without."""
-        if self.inbox.end is None:
-            self.farewell, self.farewell_limit = farewell, limit
-        self.inbox.finish(end)
+        with self.ending:
+            if self.inbox.end is None:
+                self.farewell, self.farewell_limit = farewell, limit
+            self.inbox.finish(end)
         self.bell.ring()
 
     def call_off(self) -> None:
@@ -139,7 +141,7 @@ class _Core:
 def _abandon(core: _Core) -> None:
     """End a connection that was forgotten, or that is open when the interpreter exits.
 
-    It may run inside any other code, so it takes no lock that is held for long and waits only at the exit,
+    It may run inside any other code, so it takes no lock that is held for long, and waits only at the exit,
     when the main thread counts as ended already.
     """
     if os.getpid() != core.pid:
@@ -253,9 +255,9 @@ class Connection:
         """
         if code is not None and not is_close_code(code):
             raise InvalidParamsError(f"code must be a WebSocket close code, not {code!r}")
-        if len(reason.encode()) > _MAX_REASON_BYTES:
+        if len(reason.encode()) > MAX_REASON_BYTES:
             raise InvalidParamsError(
-                f"reason must have at most {_MAX_REASON_BYTES} bytes, not {len(reason.encode())}"
+                f"reason must have at most {MAX_REASON_BYTES} bytes, not {len(reason.encode())}"
             )
         from backtest_sync.link import close_payload
 

@@ -21,6 +21,9 @@ _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _WHOLE_TEXT = _FINAL | TEXT
 _CONTROL = 0x08
 
+#: The longest reason that fits a close frame, in bytes.
+MAX_REASON_BYTES = 123
+
 PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1002, 1007, 1009
 
 

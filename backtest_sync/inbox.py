@@ -110,21 +110,19 @@ class Inbox:
             self._on_room()
         return messages
 
-    def finish(self, end: End) -> bool:
-        """The stream is over; the first reason counts. Whether this was the first.
+    def finish(self, end: End) -> None:
+        """The stream is over; the first reason counts.
 
         What waits can still be taken, unless this side wants no more.
         """
         with self._changed:
-            first = self.end is None
-            if first:
+            if self.end is None:
                 self.end = end
             if end.ours:
                 self._closed = True
                 self._lists.clear()
                 self.queued = 0
             self._changed.notify_all()
-            return first
 
     def wake(self) -> None:
         """Let everyone who waits look again at what they wait for."""

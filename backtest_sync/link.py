@@ -6,12 +6,14 @@ A `Link` lives on one thread, its reader, which alone reads, polls and closes. A
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 
 from backtest_sync.errors import RequestTimeoutError, SessionClosedError
 from backtest_sync.frames import (
     CLOSE,
+    MAX_REASON_BYTES,
     PING,
     PONG,
     TEXT,
@@ -34,7 +36,6 @@ _WRITER_GRACE = 0.05
 _REASON_WAIT = 0.5
 # how long answering the peer's close frame may take, seconds
 _ANSWER_LIMIT = 1.0
-_MAX_CLOSE_REASON_BYTES = 123
 
 _NOTHING = memoryview(b"")
 
@@ -71,13 +72,13 @@ def close_payload(code: int | None, reason: str) -> bytes:
     """What a close frame carries; the reason is cut to what fits."""
     if code is None:
         return b""
-    text = reason.encode()[:_MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
+    text = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
     return code.to_bytes(2, "big") + text.encode()
 
 
 def lost(error: OSError) -> End:
     """The end that a failing socket means."""
-    if isinstance(error, ConnectionError):
+    if isinstance(error, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return End(None, RESET, error)
     return End(None, f"connection lost: {error}", error)
 
@@ -107,7 +108,8 @@ class Link:
         self._paused = False
         self._polled = 0  # the events that the socket is polled for
         self._wait = 0.0  # how long the next poll may take
-        self._farewell: bytes | None = None
+        self._uncounted = 0  # bytes read since messages were last handed over
+        self._answer: bytes | None = None  # to the peer's close frame or violation
         # writing: under the lock, but for `_pong` and `_ping_due`, which the reader sets
         self._writing = threading.Lock()
         self._tail = _NOTHING  # what must go out before anything else
@@ -138,10 +140,10 @@ class Link:
     def release(self, farewell: bytes | None, timeout: float) -> None:
         """Send a close frame if one is due and it can be done in time, then give the socket back.
 
-        ``farewell`` is the payload of the caller's close frame; an answer to the peer's comes before it.
+        ``farewell`` is what the close frame of this side carries; what the peer is to be answered goes first.
         """
-        if self._farewell is not None:
-            farewell, timeout = self._farewell, _ANSWER_LIMIT
+        if self._answer is not None:
+            farewell, timeout = self._answer, _ANSWER_LIMIT
         if farewell is not None:
             self._say_farewell(farewell, Deadline(timeout))
         self._stream.shutdown()
@@ -187,13 +189,15 @@ class Link:
             size, end = self._read(messages)
         if size:
             self._heard, self._unanswered = now, None
+            self._uncounted += size
             self._wait = 0.0 if size >= _TURN_BYTES else self._interval
         elif end is None:
             end = self._keep_alive(now)
-        if self._tail or self._pong is not None or self._ping_due:
+        if self._is_due():
             self._flush()
         if messages:
             # last, so that whoever it wakes finds the interpreter free
+            size, self._uncounted = self._uncounted, 0
             self._inbox.put(messages, size)
             self._paused = self._inbox.full
         return end
@@ -226,10 +230,10 @@ class Link:
             if isinstance(control, Ping):
                 self._pong = control.payload  # only the newest needs an answer (RFC 6455 §5.5.3)
             elif isinstance(control, Close):
-                self._farewell = close_payload(control.code, "")
+                self._answer = close_payload(control.code, "")
                 return End(control.code, close_text(control.code, control.reason))
             elif isinstance(control, Violation):
-                self._farewell = close_payload(control.code, control.reason)
+                self._answer = close_payload(control.code, control.reason)
                 return End(control.code, close_text(control.code, control.reason))
         return None
 
@@ -249,6 +253,29 @@ class Link:
             due = min(due, over)
         self._wait = due - now
         return None
+
+    def _is_due(self) -> bool:
+        """Whether something waits to be written that nobody is writing."""
+        return bool(self._tail) or self._pong is not None or self._ping_due
+
+    def _flush(self) -> None:
+        """Write what is due and fits. Where a writer is at work, it rings when it is done."""
+        while self._is_due() and self._writing.acquire(blocking=False):
+            try:
+                if self._broken is not None or not self._drain(Deadline(0)):
+                    return
+                if self._pong is not None:
+                    pong, self._pong = self._pong, None
+                    self._tail = memoryview(format_frame(PONG, pong))
+                elif self._ping_due:
+                    self._ping_due = False
+                    self._tail = memoryview(format_frame(PING, b""))
+            except OSError as error:
+                self._broken = error
+                self._tail = _NOTHING
+                self._bell.ring()
+            finally:
+                self._writing.release()
 
     def _say_farewell(self, payload: bytes, deadline: Deadline) -> None:
         if not acquire(self._writing, Deadline(_WRITER_GRACE)):
@@ -285,15 +312,12 @@ class Link:
         finally:
             self._settle(frame)
             self._writing.release()
-            if self._tail or self._broken is not None:
+            if self._is_due() or self._broken is not None:
                 self._bell.ring()  # the reader goes on with it
         if failure is not None:
             raise self._closed_error(failure)
         if not sent:
             raise RequestTimeoutError("sending", deadline.timeout or 0.0)
-        if self._pong is not None or self._ping_due:
-            self._flush()
-            self._bell.ring()  # and sees to what did not go
 
     def _check_open(self) -> None:
         if self._inbox.end is not None:
@@ -323,27 +347,6 @@ class Link:
         unbegun = self._tail is frame and not self._stream.must_repeat
         if unbegun or self._broken is not None:
             self._tail = _NOTHING
-
-    def _flush(self) -> None:
-        """Write what is due and fits: the rest of a frame, a pong, a ping. Whoever writes does the rest."""
-        while self._tail or self._pong is not None or self._ping_due:
-            if not self._writing.acquire(blocking=False):
-                return
-            try:
-                if self._broken is not None or not self._drain(Deadline(0)):
-                    return
-                if self._pong is not None:
-                    pong, self._pong = self._pong, None
-                    self._tail = memoryview(format_frame(PONG, pong))
-                elif self._ping_due:
-                    self._ping_due = False
-                    self._tail = memoryview(format_frame(PING, b""))
-            except OSError as error:
-                self._broken = error
-                self._tail = _NOTHING
-                self._bell.ring()
-            finally:
-                self._writing.release()
 
     def _closed_error(self, error: OSError) -> SessionClosedError:
         """Why a write failed, as the reader sees it: there may be a close frame to read."""

@@ -65,6 +65,22 @@ def test_a_slow_consumer_makes_the_server_wait() -> None:
         assert connection.queued_bytes == 0
 
 
+def test_large_messages_count_with_all_their_bytes() -> None:
+    size, count = 700_000, 20
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        for n in range(count):
+            peer.send_raw(frame(b"%0*d" % (size, n)))
+        peer.until_gone()
+
+    with connected(script, max_queue_bytes=3 * size) as connection:
+        until(lambda: connection.queued_bytes > 3 * size)
+        for n in range(count):
+            assert connection.queued_bytes < 5 * size
+            assert int(receive(connection, 1)[0][-4:]) == n
+
+
 def test_a_full_queue_is_not_silence_of_the_peer() -> None:
     pinged = threading.Event()
     count = 3000
