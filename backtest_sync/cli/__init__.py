@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _nobody_reads()
-    except (BacktestClientError, OSError, ImportError) as error:
+    except (BacktestClientError, OSError) as error:
         print(f"✖ {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

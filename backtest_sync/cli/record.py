@@ -9,6 +9,7 @@ import argparse
 import sys
 from urllib.parse import urlsplit
 
+from backtest_sync.errors import BacktestClientError
 from backtest_sync.rpc import RpcClient
 
 #: A block of a busy slot is large and may take its time, seconds.
@@ -30,7 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record, and say what was recorded and what can't be known."""
-    from backtest_sync.local.record import record
+    try:
+        from backtest_sync.local.record import record
+    except ModuleNotFoundError as error:
+        raise BacktestClientError(
+            f"recording needs {error.name}: pip install 'backtest-sync[local]'"
+        ) from None
 
     watched = sys.stderr.isatty()
 

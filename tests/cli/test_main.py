@@ -101,6 +101,25 @@ def test_python_m_is_the_same_command() -> None:
     assert (done.returncode, done.stdout) == (0, f"backtest-sync {__version__}\n")
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["demo"],
+        ["serve", "--port", "0"],
+        ["record", "--rpc", "http://x", "--start-slot", "1", "--end-slot", "2", "-o", "x.jsonl"],
+    ],
+)
+def test_a_missing_extra_is_one_line_with_the_remedy(argv: list[str], tmp_path: Path) -> None:
+    for name in ("aiohttp", "solders"):
+        gone = f"raise ModuleNotFoundError('No module named {name}', name={name!r})\n"
+        (tmp_path / f"{name}.py").write_text(gone)
+    done = python("-m", "backtest_sync", *argv, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("✖ ")
+    assert line.endswith(": pip install 'backtest-sync[local]'")
+
+
 def test_a_terminal_without_utf_8_gets_no_traceback(tmp_path: Path) -> None:
     missing = str(tmp_path / "no-such-bundle.jsonl")
     done = python("-m", "backtest_sync", "serve", "--bundle", missing, PYTHONIOENCODING="ascii")
