@@ -391,6 +391,31 @@ def test_what_a_user_does_is_told_while_the_session_rests(bundle: Bundle) -> Non
     play(bundle, scenario)
 
 
+def test_replayed_state_is_told_without_transactions(bundle: Bundle, history: list[Done]) -> None:
+    start, end = demo.RANGE_STARTS[-1], demo.RANGE_STARTS[-1] + 10
+    final: dict[int, Any] = {}
+    for done in history:
+        if start <= done.slot <= end and demo.POOL in done.changes:
+            final[done.slot] = ui(done.changes[demo.POOL][1])
+    assert len(final) > 3
+
+    async def scenario(desk: Desk) -> None:
+        link = desk.link()
+        await link.subscribe("accountDiffSubscribe", demo.POOL)
+        await link.subscribe("accountSubscribe", demo.POOL, {"encoding": "base64"})
+        await link.subscribe("logsSubscribe", "all")
+        await desk.advance(1000)
+        messages = await link.settled()
+        diffs = results(messages, 1)[:-1]
+        assert {r["context"]["slot"]: r["post"] for r in diffs} == final
+        assert not any("signature" in r or "tx_index" in r for r in diffs)
+        states = results(messages, 2)[:-1]
+        assert {r["context"]["slot"]: r["value"] for r in states} == final
+        assert results(messages, 3) == [None]
+
+    play(bundle, scenario, start_slot=start, end_slot=end, replay_account_state=True)
+
+
 def test_played_back_transactions_say_so(bundle: Bundle) -> None:
     block = bundle.block(FIRST)
     answer = {
