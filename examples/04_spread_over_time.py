@@ -1,6 +1,6 @@
 """What a round trip through the pool costs, block by block: quote → base → quote, in bps."""
 
-from backtest_sync import AccountData, connect_local
+from backtest_sync import connect_local
 from backtest_sync.local import demo
 
 SIZE = 50_000 * 10**6  # quote tokens
@@ -17,7 +17,7 @@ def try_swap(session, state, *, sells_base: bool, amount: int):
     )
     (swap,) = demo.pool_swaps(result.logs)
     after = {
-        address: AccountData(account.data, account.lamports, account.owner)
+        address: account.to_account_data()
         for address, account in zip(TOUCHED, result.accounts, strict=True)
     }
     return swap.amount_out, after

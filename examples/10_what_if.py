@@ -28,9 +28,7 @@ with (
     session.rpc.modify_accounts({demo.QUOTE_VAULT: drained})
     print(f"with half the liquidity: {quoted():.4f}")
 
-    session.rpc.modify_accounts(
-        {demo.QUOTE_VAULT: AccountData(vault.data, vault.lamports, vault.owner)}
-    )
+    session.rpc.modify_accounts({demo.QUOTE_VAULT: vault.to_account_data()})
     print(f"put back:                {quoted():.4f}")
 
     print("completed:", session.run().completed)
