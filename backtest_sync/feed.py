@@ -6,6 +6,7 @@ takes: a subscription's callback thread, or whoever iterates.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -124,7 +125,7 @@ class Feed(Generic[N]):
         self._unzip = unzip
         self._raw = deque(held)  # as it came, behind what is in `plain`
         self._ahead_bytes = 0  # of what `run_out` has put into `plain`
-        # how many messages: arrived, put into `plain`, and were no notification
+        # how many messages: arrived, put into `plain`, and were no notification or dropped there
         self._arrived, self._moved, self._others = len(held), 0, 0
         self._changed = threading.Condition()
         self._pulling = False
@@ -226,7 +227,10 @@ class Feed(Generic[N]):
         """End at once; what was not taken is dropped."""
         with self._changed:
             self._raw.clear()
-            self.plain.clear()
+            while self.plain:
+                with contextlib.suppress(IndexError):  # its taker was quicker
+                    self.plain.pop()
+                    self._others += 1
             self._shut()
 
     def fail(self, failure: BaseException) -> None:

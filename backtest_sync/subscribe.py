@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import field, frozen
 
@@ -23,6 +22,9 @@ from backtest_sync.limits import HANDSHAKE_LIMIT, Deadline, check_timeout
 from backtest_sync.protocol import blobs, pubsub
 from backtest_sync.protocol.fields import shown, to_bool, to_uint
 from backtest_sync.urls import http_to_ws_url
+
+if TYPE_CHECKING:
+    import ssl
 
 N = TypeVar("N")
 
@@ -67,7 +69,7 @@ class Options:
     compression: bool = field(default=None, converter=_to_compression)
     intra_slot_updates: bool = field(default=False, converter=_to_intra_slot_updates)
     timeout: float | None = field(default=None, converter=check_timeout)
-    reconnect: ReconnectPolicy | None = field(default=None, converter=_to_policy)
+    reconnect: ReconnectPolicy | None = field(factory=ReconnectPolicy, converter=_to_policy)
     ssl_context: ssl.SSLContext | None = None
 
     def to_json(self) -> dict[str, Any]:

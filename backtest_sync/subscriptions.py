@@ -67,7 +67,7 @@ class LinkOptions(TypedDict, total=False):
 
     #: deadline in seconds for the connection and all acknowledgements; ``None``: 120 s for each of them
     timeout: float | None
-    #: accepted, and without effect yet: a lost stream is a `SubscriptionError`
+    #: how a lost connection is to be made again; without effect yet: a lost stream is a `SubscriptionError`
     reconnect: ReconnectPolicy | None
     #: instead of the system's roots, where the endpoint is ``https``
     ssl_context: ssl.SSLContext | None
@@ -229,12 +229,15 @@ def subscribe_program(
 
 def subscribe_signature(
     rpc_endpoint: str,
-    signature: str | bytes | object,
+    signature: object,
     on_notification: Callable[[SignatureNotification], object] | None = None,
     commitment: str | None = "confirmed",
     **options: Unpack[StreamOptions],
 ) -> Subscription[SignatureNotification]:
-    """That a transaction was processed: one notification, and the stream is complete."""
+    """That a transaction was processed: one notification, and the stream is complete.
+
+    ``signature``: base58, its 64 bytes, or an object whose text it is.
+    """
     text = _to_signature(signature)
     topic = Topic("signature", text, "signature", SignatureNotification, ((text, {}),), single=True)
     return _subscribe(rpc_endpoint, topic, on_notification, commitment=commitment, **options)
@@ -275,9 +278,8 @@ def _keyless(kind: str, read: Callable[[Any], N]) -> Topic[N]:
 
 def _addresses(value: AddressLike | Iterable[AddressLike], field: str) -> list[str]:
     """One address or several, each once, in the order of their first appearance."""
-    if isinstance(value, str) or hasattr(value, "__bytes__") or not isinstance(value, Iterable):
-        return [to_address(value, field)]
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    one = isinstance(value, (str, bytes, bytearray, memoryview)) or hasattr(value, "__bytes__")
+    if one or not isinstance(value, Iterable):
         return [to_address(value, field)]
     return list(dict.fromkeys(to_address(item, f"{field}[{i}]") for i, item in enumerate(value)))
 

@@ -574,6 +574,7 @@ def test_a_stop_at_once_drops_the_rest() -> None:
         gate.open()
         stopping.join(SOON)
         assert collector.slots == [0]
+        assert handle.received == 1
         assert not handle.is_alive
 
 

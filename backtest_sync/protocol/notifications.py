@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NONE = type(None)
 _TEXT = frozenset((str, _NONE))
 _NUMBER = frozenset((int, _NONE))
+_LIST = frozenset((list, _NONE))
 _SIGNATURE_BYTES = 64
 
 
@@ -274,8 +275,11 @@ class TransactionNotification(Notification):
         meta = raw.get("meta")
         if meta is not None:
             _check_object("meta", meta)
-            if type(meta.get("fee")) not in _NUMBER:
-                _wrong("meta.fee", "an integer", meta["fee"])
+            for key in ("fee", "computeUnitsConsumed"):
+                if type(meta.get(key)) not in _NUMBER:
+                    _wrong(f"meta.{key}", "an integer", meta[key])
+            if type(meta.get("logMessages")) not in _LIST:
+                _wrong("meta.logMessages", "a list", meta["logMessages"])
 
     @property
     def slot(self) -> int:

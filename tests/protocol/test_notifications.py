@@ -394,6 +394,9 @@ def test_a_transaction_without_a_signature_says_so_when_asked(broken: Any) -> No
         {"transaction": "x", "blockTime": "1"},
         {"transaction": "x", "meta": []},
         {"transaction": "x", "meta": {"fee": "5000"}},
+        {"transaction": "x", "meta": {"computeUnitsConsumed": 1.5}},
+        {"transaction": "x", "meta": {"logMessages": "text"}},
+        {"transaction": "x", "version": "next"},
     ],
 )
 def test_a_transaction_of_another_shape_is_refused(fields: Any) -> None:
