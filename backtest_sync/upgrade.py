@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -138,17 +139,24 @@ class Upgrade:
         if status is not None and status != HTTPStatus.SWITCHING_PROTOCOLS:
             body = getattr(error, "resp_body", None)
             return ConnectError(url, self._refusal(status, body), status=status)
-        return ConnectError(url, self._reason(error))
+        return ConnectError(url, self._reason(error) + self._proxy_hint())
+
+    def _proxy_hint(self) -> str:
+        variable = "https_proxy" if self._url.startswith("wss") else "http_proxy"
+        is_set = os.environ.get(variable) or os.environ.get(variable.upper())
+        if not is_set or _is_loopback(self._host):
+            return ""
+        return f" ({variable} is set: it may be the proxy that fails)"
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, websocket.WebSocketAddressException):
             return f"the host name {self._host!r} could not be resolved: {_text(error)}"
         if isinstance(error, websocket.WebSocketProxyException):
-            return f"the proxy refused: {_text(error)}. It comes from http_proxy or https_proxy"
+            return f"the proxy refused: {_text(error)}"
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
                 f"the server's certificate is not trusted: {error.verify_message}. "
-                "Pass an ssl_context that knows its authority"
+                "Where it is a private authority's, pass an ssl_context that knows it"
             )
         if isinstance(error, ssl.SSLError):
             return f"the TLS handshake failed: {_text(error)}"

@@ -289,9 +289,20 @@ def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedServer(answer("407 Proxy Authentication Required")) as server:
         monkeypatch.setenv("https_proxy", server.http_url.replace("://", "://user:word@"))
-        with pytest.raises(ConnectError, match=r"the proxy refused: .*407") as caught:
+        with pytest.raises(
+            ConnectError, match=r"the proxy refused: .*407 \(https_proxy is set: it may"
+        ) as caught:
             Connection.open("wss://sim.example/backtest", name="t", headers={})
     assert "user" not in told(caught.value)
+
+
+def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:word@127.0.0.1:{port}")
+    with pytest.raises(ConnectError, match=r"refused.* \(http_proxy is set: it may be") as caught:
+        Connection.open("ws://sim.example/backtest", name="t", headers={})
+    assert "word" not in told(caught.value)
 
 
 def test_no_proxy_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
