@@ -57,7 +57,7 @@ def skip(what: str, why: str) -> None:
 
 def peer() -> str | None:
     """Path of the reference Rust client, or ``None``."""
-    return os.environ.get("BENCH_PEER") or None
+    return os.environ.get("BACKTEST_SYNC_RUST_PEER") or None
 
 
 def run_peer(mode: str, url: str, *args: object) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def run_peer(mode: str, url: str, *args: object) -> dict[str, Any]:
 @contextlib.contextmanager
 def burst_server(*args: object) -> Iterator[str]:
     """A burst server in a process of its own; gives its control URL."""
-    other = os.environ.get("BENCH_SERVER")
+    other = os.environ.get("BACKTEST_SYNC_BURST_SERVER")
     program = [other] if other else ["-m", "benchmarks.burst_server"]
     process = subprocess.Popen(
         [sys.executable, *program, *map(str, args)],

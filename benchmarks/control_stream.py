@@ -80,7 +80,9 @@ def measure() -> Iterator[common.Figure]:
                 "control stream: ratio to the Rust client", mine / peer, "x", ">= 0.5"
             )
         else:
-            common.skip("control stream: ratio to the Rust client", "BENCH_PEER is not set")
+            common.skip(
+                "control stream: ratio to the Rust client", "BACKTEST_SYNC_RUST_PEER is not set"
+            )
         counts = (10_000, 100_000, 1_000_000)
         speeds = common.interleaved(
             3, *(functools.partial(through_advance, url, count) for count in counts)

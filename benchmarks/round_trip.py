@@ -51,7 +51,7 @@ def measure() -> Iterator[common.Figure]:
             yield common.Figure(f"round trip: {name} of the Rust client", peer, "us")
             yield common.Figure(f"round trip: {name}, ratio", median / peer, "x", reach)
         else:
-            common.skip(f"round trip: {name}, ratio", "BENCH_PEER is not set")
+            common.skip(f"round trip: {name}, ratio", "BACKTEST_SYNC_RUST_PEER is not set")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def measure() -> Iterator[common.Figure]:
                 name = f"subscriptions: {stream}, ratio to the Rust client"
                 yield common.Figure(name, mine / theirs, "x", ">= 1")
             if not peer:
-                common.skip(f"subscriptions: {stream}, ratio", "BENCH_PEER is not set")
+                common.skip(f"subscriptions: {stream}, ratio", "BACKTEST_SYNC_RUST_PEER is not set")
         if sys.platform.startswith("linux"):
             grown = in_a_fresh_process(url)
             yield common.Figure("subscriptions: memory, callback asleep", grown, "MiB", "<= 80")
