@@ -53,8 +53,11 @@ _LOADERS = frozenset(
 class World(Protocol):
     """What actions run in: a replay."""
 
-    engine: Engine
     feed: Feed
+
+    @property
+    def engine(self) -> Engine:
+        """What executes."""
 
     @property
     def slot(self) -> int:

@@ -212,9 +212,8 @@ class Drive:
         self.state = SessionState.CLOSED
         self._stop_nudge()
         self._scan.close()
-        for _, result in self._sends:
-            result.cancel()
-        self._sends.clear()
+        self._refuse_sends(invalid_request("the session was closed"))
+        self.replay.release()
         self.finished.set()
         self.routable.set()
 
@@ -324,6 +323,12 @@ class Drive:
             if not result.done():
                 result.set_result(self.replay.send(transaction))
 
+    def _refuse_sends(self, refused: RefusedError) -> None:
+        for _, result in self._sends:
+            if not result.done():
+                result.set_exception(refused)
+        self._sends.clear()
+
     def _rest(self, state: SessionState, response: ReadyForContinue | Paused) -> None:
         self._run_sends()
         self._goal = None
@@ -375,9 +380,7 @@ class Drive:
     def _fail(self, refused: RefusedError) -> None:
         self.state = self.outcome = SessionState.FAILED
         self._outbox.put(ErrorResponse(refused.error))
-        for _, result in self._sends:
-            result.set_exception(refused)
-        self._sends.clear()
+        self._refuse_sends(refused)
         self.finished.set()
 
     def _simulation_failed(self, reason: str) -> None:

@@ -86,14 +86,14 @@ class _Thread:
     """A server on an event loop of its own, in a thread of its own."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
         self.port = 0
-        self._loop = asyncio.new_event_loop()
+        self._config = config
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._server: Server | None = None
         self._started: concurrent.futures.Future[int] = concurrent.futures.Future()
         self._thread = threading.Thread(
-            target=self._run, name="backtest-sync simulator", daemon=True
+            target=lambda: asyncio.run(self._main()), name="backtest-sync simulator", daemon=True
         )
 
     def start(self) -> None:
@@ -104,37 +104,32 @@ class _Thread:
             self._thread.join()
             raise
 
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._main())
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        finally:
-            self._loop.close()
-
     async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
         try:
-            self._server = await start_server(self.config)
+            self._server = await start_server(self._config)
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             self._started.set_exception(error)
             return
         self._started.set_result(self._server.port)
         await self._stop.wait()
-        await self._server.stop()
-        self._server = None
+        server, self._server = self._server, None
+        await server.stop()
 
     def fault(self, name: str, arguments: dict[str, Any]) -> Any:
         """Calls one of the fault controls on the server's loop."""
-        server = self._server
-        if server is None:
+        server, loop = self._server, self._loop
+        if server is None or loop is None:
             raise SimulatorError("the simulator is not running")
         from backtest_sync.local.controls import apply_fault
 
         coroutine = apply_fault(server, name, arguments)
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
     def close(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not threading.current_thread():
             self._thread.join()
 

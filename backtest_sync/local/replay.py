@@ -24,7 +24,7 @@ from backtest_sync.local.feed import (
     TransactionDone,
 )
 from backtest_sync.local.history import History
-from backtest_sync.local.refusals import refusal
+from backtest_sync.local.refusals import invalid_request, refusal
 from backtest_sync.protocol import ErrorKind
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Replay:
         self._bundle = bundle
         self._blocks: Iterator[Block] = bundle.blocks(params.start_slot, params.end_slot)
         self._next: Block | None = None
+        self._engine: Engine | None = None
         self._history_ended = False
         self.is_started = False
         self.executed_slots = 0
@@ -70,7 +71,7 @@ class Replay:
                 start_slot=params.start_slot,
                 end_slot=params.end_slot,
             )
-        self.engine = Engine(
+        self._engine = Engine(
             self._bundle,
             params.start_slot,
             extra_compute_units=params.extra_compute_units or 0,
@@ -79,7 +80,20 @@ class Replay:
         self._open(first)
         self.is_started = True
 
+    def release(self) -> None:
+        """Frees the engine and the blocks at once: not when the collector finds them."""
+        self._engine = None
+        self._next = None
+        self._blocks = iter(())
+
     # --- where it stands -------------------------------------------------------------------------
+    @property
+    def engine(self) -> Engine:
+        """The engine, from ``start`` to ``release``."""
+        if self._engine is None:
+            raise invalid_request("the session is not open")
+        return self._engine
+
     @property
     def slot(self) -> int:
         """The current slot."""

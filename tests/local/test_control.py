@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from websockets.sync.client import connect
 
 from backtest_sync.local import LocalSimulator, demo
 from backtest_sync.local.bundle import Bundle
+from backtest_sync.local.engine import Engine
+from tests.local import small
 from tests.local.peer import Peer, slots, statuses
 
 START = demo.FIRST_SLOT
@@ -462,8 +466,8 @@ def test_session_tagged_requests_need_a_parallel_run(peer: Peer) -> None:
 # --- who may connect -------------------------------------------------------------------------------
 
 
-def test_a_key_is_checked() -> None:
-    with LocalSimulator(api_key="right") as simulator:
+def test_a_key_is_checked(small_bundle: Path) -> None:
+    with LocalSimulator(small_bundle, api_key="right") as simulator:
         for headers in ({}, {"X-API-Key": "wrong"}):
             with (
                 pytest.raises(InvalidStatus) as refused,
@@ -472,11 +476,11 @@ def test_a_key_is_checked() -> None:
                 pass
             assert refused.value.response.status_code == 401
         with Peer(simulator.url, additional_headers={"X-API-Key": "right"}) as peer:
-            peer.create(START, START + 5)
+            peer.create(small.FIRST, small.FIRST + 5)
 
 
-def test_a_browsers_origin_is_refused_unless_allowed() -> None:
-    with LocalSimulator(allowed_origins=["https://here.example"]) as simulator:
+def test_a_browsers_origin_is_refused_unless_allowed(small_bundle: Path) -> None:
+    with LocalSimulator(small_bundle, allowed_origins=["https://here.example"]) as simulator:
         with (
             pytest.raises(InvalidStatus) as refused,
             Peer(simulator.url, origin="https://there.example"),
@@ -484,14 +488,14 @@ def test_a_browsers_origin_is_refused_unless_allowed() -> None:
             pass
         assert refused.value.response.status_code == 403
         with Peer(simulator.url, origin="https://here.example") as peer:
-            peer.create(START, START + 5)
+            peer.create(small.FIRST, small.FIRST + 5)
 
 
-def test_sessions_are_capped_and_room_is_waited_for() -> None:
-    with LocalSimulator(max_sessions=1) as simulator:
+def test_sessions_are_capped_and_room_is_waited_for(small_bundle: Path) -> None:
+    with LocalSimulator(small_bundle, max_sessions=1) as simulator:
         with Peer(simulator.url) as first, Peer(simulator.url) as second:
-            first.create(START, START + 5)
-            create = {"startSlot": START, "endSlot": START + 5}
+            first.create(small.FIRST, small.FIRST + 5)
+            create = {"startSlot": small.FIRST, "endSlot": small.FIRST + 5}
             second.send("createBacktestSession", create)
             assert "1 of at most 1" in second.error()["invalidRequest"]["error"]
             second.send("createBacktestSession", {**create, "capacityWaitTimeoutSecs": 60})
@@ -528,3 +532,26 @@ def test_a_name_breaks_the_rules(peer: Peer) -> None:
     create = {"startSlot": START, "endSlot": START + 5, "name": "-no-"}
     peer.send("createBacktestSession", create)
     assert "invalid session name '-no-'" in peer.error()["invalidRequest"]["error"]
+
+
+def engines() -> set[int]:
+    return {id(each) for each in gc.get_objects() if type(each) is Engine}
+
+
+def test_what_a_session_held_is_freed_when_it_is_closed(small_bundle: Path) -> None:
+    """At once, not when the collector comes by."""
+    gc.collect()
+    gc.disable()
+    try:
+        with LocalSimulator(small_bundle) as simulator:
+            for _ in range(3):
+                before = engines()
+                with Peer(simulator.url) as peer:
+                    peer.create(small.FIRST, small.LAST, disconnectTimeoutSecs=60)
+                    assert engines() - before
+                    peer.advance(150)
+                    peer.send("closeBacktestSession")
+                    peer.until("success")
+                    assert engines() <= before
+    finally:
+        gc.enable()
