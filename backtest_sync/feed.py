@@ -197,7 +197,7 @@ class Feed(Generic[N]):
             except (ValueError, KeyError, TypeError):
                 pass  # it is told below
             except DeserializeError as error:
-                self.fail(self.topic.unreadable(error))
+                self._refuse(error)
                 return None
             self._heed(message)
             return None
@@ -332,15 +332,21 @@ class Feed(Generic[N]):
             self._complete()
         return _END_MARKER_TEXT in message and self._read_marker(message)
 
+    def _refuse(self, error: DeserializeError) -> None:
+        with self._changed:
+            self._others += 1
+            self.fail(self.topic.unreadable(error))
+
     def _heed(self, message: bytes) -> None:
         """Act on a message that is none of our notifications."""
         with self._changed:
-            self._others += 1
             try:
                 if message and not self._read_marker(message):
                     self._pass_over(message)
             except DeserializeError as error:
-                self.fail(self.topic.unreadable(error))
+                self._refuse(error)
+            else:
+                self._others += 1
 
     def _pass_over(self, message: bytes) -> None:
         """Fine if it concerns nobody here."""

@@ -321,8 +321,14 @@ class TransactionNotification(Notification):
     def _meta(self) -> Mapping[str, Any]:
         return self.raw.get("meta") or {}
 
-    def _shown(self) -> tuple[str, ...]:
-        return "slot", "signature", "err"
+    def __repr__(self) -> str:
+        try:
+            signature: str | None = self.signature
+        except DeserializeError:
+            signature = None
+        return (
+            f"TransactionNotification(slot={self.slot}, signature={signature!r}, err={self.err!r})"
+        )
 
 
 def _check_transaction(transaction: Any) -> None:
@@ -331,7 +337,8 @@ def _check_transaction(transaction: Any) -> None:
         if type(transaction.get("signatures")) is list:
             return
     elif isinstance(transaction, list):
-        if len(transaction) == 2 and transaction[1] in ("base64", "base58"):
+        text, encoding = transaction if len(transaction) == 2 else (None, None)
+        if isinstance(text, str) and encoding in ("base64", "base58"):
             return
     elif isinstance(transaction, str):
         return
@@ -341,8 +348,8 @@ def _check_transaction(transaction: Any) -> None:
 def _signature_of(transaction: Any) -> str:
     if isinstance(transaction, dict):
         signatures = transaction["signatures"]
-        if signatures:
-            return str(signatures[0])
+        if signatures and isinstance(signatures[0], str):
+            return signatures[0]
     else:
         # a count in one byte (it is never above 127), then the signatures
         text, encoding = (transaction, "base58") if isinstance(transaction, str) else transaction

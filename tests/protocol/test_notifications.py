@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import pickle
 from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from backtest_sync.errors import DeserializeError
 from backtest_sync.protocol import (
@@ -33,7 +36,7 @@ from backtest_sync.protocol import (
     pubsub,
 )
 from backtest_sync.protocol.fields import b58encode
-from tests.protocol.vectors import Case, by_function
+from tests.protocol.vectors import Case, by_function, cases
 
 OWNER = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
 SIGNATURE = b58encode(bytes(range(64)))
@@ -586,3 +589,70 @@ def test_acks(message: Any, subscription: int | None, problem: str | None) -> No
 @pytest.mark.parametrize("message", [5, [], {"result": 7}, {"id": 1, "method": "x", "result": 7}])
 def test_what_is_no_ack(message: Any) -> None:
     assert pubsub.read_ack(message) is None
+
+
+# --- whatever a peer may send
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+READERS = {
+    "account_diff": AccountDiffNotification,
+    "action_result": ActionResultNotification.from_json,
+    "diagnostic": DiagnosticNotification.from_json,
+    "replacement": ReplacementNotification.from_json,
+    "transaction_notification": TransactionNotification,
+}
+WHOLE = [
+    (READERS[case["function"]], json.loads(case["text" if "text" in case else "notification_text"]))
+    for case in cases("subscriptions")
+    if case["function"] in READERS
+] + [(LogNotification, {"params": {"result": LOG}})]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where a JSON value can be changed."""
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [path] + [place for key, item in inner for place in places(item, (*path, key))]
+
+
+def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """The value with another one at a place."""
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = changed(value[path[0]], path[1:], new)
+    return copy
+
+
+@given(st.data())
+@settings(max_examples=500, deadline=None)
+def test_any_json_is_a_notification_or_a_documented_error(data: st.DataObject) -> None:
+    read, message = data.draw(st.sampled_from(WHOLE))
+    raw = message.get("params", {}).get("result")
+    raw = changed(raw, data.draw(st.sampled_from(places(raw))), data.draw(JSON))
+    try:
+        notification = read(raw)
+    except DeserializeError:
+        return
+    assert notification.raw is raw
+    for name in dir(type(notification)):
+        if not name.startswith("_"):
+            with contextlib.suppress(DeserializeError):
+                getattr(notification, name)
+    assert repr(notification).startswith(type(notification).__name__)
+    assert pickle.loads(pickle.dumps(notification)) == notification
