@@ -2,7 +2,8 @@
 
 What they measure against (CONTRIBUTING.md, "Measure"):
 
-- ``BACKTEST_SYNC_RUST_PEER``: path of the reference Rust client built as a command; without it its ratios are left out;
-- ``BACKTEST_SYNC_BURST_SERVER``: a burst server to use in place of `benchmarks.burst_server`: a Python program that prints
-  its port and understands ``--notes`` and ``--note-bytes``.
+- ``BACKTEST_SYNC_RUST_PEER``: path of the reference Rust client built as a command; without it its ratios
+  are left out;
+- ``BACKTEST_SYNC_BURST_SERVER``: a burst server in place of `benchmarks.burst_server`: a Python program that
+  prints its port and understands ``--notes`` and ``--note-bytes``.
 """

@@ -12,6 +12,7 @@ ALL = (
     "round_trip",
     "subscriptions",
     "local_engine",
+    "program",
     "import_time",
     "memory",
     "idle",

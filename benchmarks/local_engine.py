@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from solders.pubkey import Pubkey
 
@@ -14,6 +15,7 @@ from backtest_sync.local import demo, svm
 from backtest_sync.local.bundle import Bundle
 from backtest_sync.local.engine import Engine
 from backtest_sync.local.executed import Capture
+from backtest_sync.subscriptions import Subscription
 from benchmarks import common
 
 ROUNDS = 7
@@ -70,7 +72,7 @@ def through_a_session(client: BacktestClient, count: int, *, subscribed: bool = 
     """
     with client.create_session(start_slot=FIRST, end_slot=LAST) as session:
         session.ensure_ready()
-        streams = []
+        streams: list[Subscription[Any]] = []
         if subscribed:
             program = demo.POOL_PROGRAM
             streams = [
