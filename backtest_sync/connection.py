@@ -199,7 +199,7 @@ class Connection:
         core.thread = threading.Thread(target=core.serve, args=(make_link,), name=name, daemon=True)
         try:
             core.thread.start()
-            if not core.inbox.wait_for(core.is_decided, deadline):
+            if not core.inbox.wait(core.is_decided, deadline):
                 raise RequestTimeoutError("connecting", connect_timeout)
             if core.failure is not None:
                 core.join(_JOIN_LIMIT)
@@ -243,7 +243,7 @@ class Connection:
     @property
     def queued_bytes(self) -> int:
         """What waits in memory for `receive`."""
-        return self._inbox.queued
+        return 0 if self._inbox.closed else self._inbox.queued
 
     def close(
         self, code: int | None = 1000, reason: str = "", timeout: float = CLOSE_LIMIT

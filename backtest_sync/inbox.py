@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections import deque
@@ -66,42 +67,55 @@ class Inbox:
 
     It is never so full that a `put` fails: the reader looks at `full` and stops reading, and hears by
     ``on_room`` when half of it is free again.
+
+    What is shared changes by single atomic operations of its deques. Whoever waits enrols first and then
+    looks once more; whoever changes something does so first and then wakes: so no wake-up is lost, and
+    nothing here deadlocks when a finaliser runs in the middle of it.
     """
 
     def __init__(self, max_bytes: int, on_room: Callable[[], None]) -> None:
-        # re-entrant, since a finaliser may run in any thread at any time
-        self._changed = threading.Condition(threading.RLock())
         self._lists: deque[tuple[list[bytes], int]] = deque()
+        self._waiters: deque[threading.Lock] = deque()
         self._max_bytes = max_bytes
         self._on_room = on_room
+        self._counting = threading.Lock()  # of `queued` and `full`
         self.queued = 0
         self.full = False
-        self._closed = False  # by this side: nobody takes any more
+        self._ending = threading.RLock()  # re-entrant, since a finaliser may end this
+        self.closed = False  # by this side: nothing is taken any more
         self.end: End | None = None
 
     def put(self, messages: list[bytes], size: int) -> None:
         """Hand over messages that came in ``size`` bytes, and wake who waits."""
+        if self.closed:
+            return
         size += _MESSAGE_OVERHEAD * len(messages)
-        with self._changed:
-            if self._closed:
-                return
-            self._lists.append((messages, size))
+        with self._counting:
             self.queued += size
-            if self.queued > self._max_bytes:
-                self.full = True
-            self._changed.notify_all()
+            self.full = self.queued > self._max_bytes
+        self._lists.append((messages, size))
+        self.wake()
 
     def take(self, deadline: Deadline, stopped: Callable[[], bool] | None = None) -> list[bytes]:
         """The oldest list; empty at the deadline, when ``stopped()``, or when all is over and taken."""
-        with self._changed:
-            while not self._lists:
-                if self.end is not None or (stopped is not None and stopped()):
-                    return []
-                left = deadline.remaining()
-                if left == 0:
-                    return []
-                self._changed.wait(wait_slice(left))
-            messages, size = self._lists.popleft()
+
+        def ready() -> bool:
+            return bool(self._lists) or self.end is not None or (stopped is not None and stopped())
+
+        while not self.closed:
+            over = self.end is not None  # looked at before the lists, which are complete by then
+            if self._lists:
+                try:
+                    return self._take_one()
+                except IndexError:
+                    continue  # another thread was quicker
+            if over or not self.wait(ready, deadline) or (stopped is not None and stopped()):
+                break
+        return []
+
+    def _take_one(self) -> list[bytes]:
+        messages, size = self._lists.popleft()
+        with self._counting:
             self.queued -= size
             room = self.full and self.queued <= self._max_bytes // 2
             if room:
@@ -115,26 +129,39 @@ class Inbox:
 
         What waits can still be taken, unless this side wants no more.
         """
-        with self._changed:
+        with self._ending:
             if self.end is None:
                 self.end = end
-            if end.ours:
-                self._closed = True
-                self._lists.clear()
-                self.queued = 0
-            self._changed.notify_all()
+        if end.ours:
+            self.closed = True
+            self._lists.clear()
+        self.wake()
 
     def wake(self) -> None:
         """Let everyone who waits look again at what they wait for."""
-        with self._changed:
-            self._changed.notify_all()
+        waiters = self._waiters
+        while waiters:
+            try:
+                waiters.popleft().release()
+            except IndexError:
+                return
 
-    def wait_for(self, done: Callable[[], bool], deadline: Deadline) -> bool:
-        """Wait until ``done()``, looked at after each `wake` and at the end; false at the deadline."""
-        with self._changed:
-            while not done():
-                left = deadline.remaining()
-                if left == 0:
-                    return False
-                self._changed.wait(wait_slice(left))
-            return True
+    def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+        """Wait until ``ready()``, looked at after each `wake`; false at the deadline."""
+        while not ready():
+            left = deadline.remaining()
+            if left == 0:
+                return False
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._waiters.append(waiter)
+            woken = False
+            try:
+                if not ready():
+                    left = wait_slice(left)
+                    woken = waiter.acquire(timeout=-1 if left is None else left)
+            finally:
+                if not woken:
+                    with contextlib.suppress(ValueError):
+                        self._waiters.remove(waiter)
+        return True

@@ -310,7 +310,8 @@ class Link:
         except OSError as error:
             failure = self._broken = error
         finally:
-            self._settle(frame)
+            if self._tail or self._broken is not None:
+                self._settle(frame)
             self._writing.release()
             if self._is_due() or self._broken is not None:
                 self._bell.ring()  # the reader goes on with it
@@ -351,5 +352,5 @@ class Link:
     def _closed_error(self, error: OSError) -> SessionClosedError:
         """Why a write failed, as the reader sees it: there may be a close frame to read."""
         self._bell.ring()
-        self._inbox.wait_for(lambda: self._inbox.end is not None, Deadline(_REASON_WAIT))
+        self._inbox.wait(lambda: self._inbox.end is not None, Deadline(_REASON_WAIT))
         return (self._inbox.end or lost(error)).error()

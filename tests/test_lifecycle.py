@@ -131,7 +131,7 @@ def test_exit_with_a_full_queue() -> None:
 connection = connect(max_queue_bytes=100_000)
 assert connection.receive(SOON)
 while not connection._inbox.full:
-    connection._inbox.wait_for(lambda: connection._inbox.full, Deadline(0.05))
+    connection._inbox.wait(lambda: connection._inbox.full, Deadline(0.05))
 """
     with ScriptedServer(flood) as server, program(code, server.url) as process:
         ends_well(process)
