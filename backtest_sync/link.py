@@ -344,7 +344,7 @@ class Link:
     def _settle(self, frame: memoryview) -> None:
         """After a send, however it ended: leave a tail that can be continued, or a broken link."""
         if self._torn and self._broken is None:
-            self._broken = ConnectionAbortedError("a write was interrupted")
+            self._broken = InterruptedError("a write was interrupted")
         unbegun = self._tail is frame and not self._stream.must_repeat
         if unbegun or self._broken is not None:
             self._tail = _NOTHING

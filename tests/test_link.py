@@ -20,6 +20,7 @@ from tests.support.connections import (
     link_of,
     narrow,
     outcome,
+    quiet,
     receive,
     swallow,
     until,
@@ -315,3 +316,25 @@ def test_a_failing_send_tells_what_the_peer_said_last() -> None:
 def send_on(connection: Connection) -> None:
     for _ in range(1000):
         connection.send("x" * 100_000, Deadline(SOON))
+
+
+def test_an_interrupt_inside_a_write_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can't be told how much of the frame has gone: nothing may follow it."""
+    with ScriptedServer(quiet) as server:
+        connection = connect(server)
+        stream = link_of(connection)._stream
+        send = stream.send
+
+        def interrupted(data: memoryview) -> int:
+            send(data[:3])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(stream, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            connection.send("x" * 100, Deadline(SOON))
+        monkeypatch.undo()
+        assert ended(connection).reason == "connection lost: a write was interrupted"
+        with pytest.raises(SessionClosedError):
+            connection.send("y", Deadline(SOON))
+        connection.close()
+    assert server.peers[0].close_frame is None
