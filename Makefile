@@ -63,7 +63,7 @@ clean:
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then echo "make: no Python 3.10 or newer found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: $(PYTHON) is older than Python 3.10" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "make: $(PYTHON) is not Python 3.10 or newer" >&2; exit 1; }
 	@echo "Setting up $(VENV) (once; $$($(PYTHON) --version))"
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
 		|| $(PYTHON) -m virtualenv --quiet --clear $(VENV) 2>/dev/null \

@@ -7,6 +7,7 @@ The Python blocks of a page run one after another in one namespace, as a reader 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import itertools
 import os
@@ -18,6 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from backtest_sync import errors
+from backtest_sync.protocol import jsontext
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -112,6 +116,16 @@ def test_commands_exist(page: Path) -> None:
                 assert (ROOT / words[1]).exists(), where
             else:
                 assert words[:2] == ["pip", "install"], where
+
+
+def test_sizes_are_what_the_page_says() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"`(backtest_sync\.[\w.]+)\.(MAX_\w+)` \| (\d+) \|", page)
+    assert len(rows) == 6
+    for module, name, size in rows:
+        assert getattr(importlib.import_module(module), name) == int(size) * 2**20, name
+    assert f"nested {jsontext.MAX_DEPTH} deep" in page
+    assert f"at most {errors.MAX_RAW_IN_MESSAGE:,} characters" in page
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
