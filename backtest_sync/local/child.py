@@ -7,6 +7,7 @@ configuration and the fault controls, a line of JSON each; every line is answere
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,16 @@ _GRACE = 5.0
 #: How often a child looks whether its parent is still there, seconds.
 _PARENT_CHECK = 1.0
 
+#: What the child runs: this package, wherever it was imported from, and not what happens to lie in
+#: the working directory.
+_START = """
+import sys
+sys.path[:1] = [] if sys.path[0] == "" else sys.path[:1]
+sys.path.append(sys.argv[1])
+from backtest_sync.local.child import main
+main()
+"""
+
 
 class Child:
     """The parent's side."""
@@ -39,14 +50,10 @@ class Child:
 
     def start(self) -> None:
         """Starts the child and waits until it listens; SimulatorError with its reason if not."""
-        root = str(Path(__file__).parents[2])
-        paths = [root, os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._process = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", _START, str(Path(__file__).parents[2])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
         )
         try:
             self.port = int(self._ask(asdict(self._config)))
@@ -115,14 +122,16 @@ async def _main() -> None:
     loop = asyncio.get_running_loop()
 
     def put(line: bytes) -> None:
-        loop.call_soon_threadsafe(lines.put_nowait, line)
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(lines.put_nowait, line)
 
-    config = json.loads(sys.stdin.buffer.readline())
-    config["allowed_origins"] = tuple(config["allowed_origins"])
     threading.Thread(target=_read, args=(put,), daemon=True).start()
     watch = asyncio.create_task(_watch_parent(os.getppid(), put))
     try:
-        await _run(Config(**config), lines)
+        if line := await lines.get():
+            config = json.loads(line)
+            config["allowed_origins"] = tuple(config["allowed_origins"])
+            await _run(Config(**config), lines)
     except BacktestClientError as error:
         _answer({"error": str(error)})
     finally:
@@ -130,8 +139,12 @@ async def _main() -> None:
 
 
 def _read(put: Callable[[bytes], None]) -> None:
-    for line in sys.stdin.buffer:
-        put(line)
+    # Not through sys.stdin: a thread that waits in it would stop the interpreter from ending.
+    rest = b""
+    while data := os.read(0, 65536):
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            put(line)
     put(b"")
 
 
@@ -147,5 +160,6 @@ def _answer(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs a simulator until standard input ends or the parent is gone."""
     asyncio.run(_main())

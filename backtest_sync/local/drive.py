@@ -214,7 +214,7 @@ class Drive:
         self._scan.close()
         self._refuse_sends(invalid_request("the session was closed"))
         self.replay.release()
-        self.finished.set()
+        self._finish()
         self.routable.set()
 
     # --- the task ---------------------------------------------------------------------------------
@@ -375,12 +375,16 @@ class Drive:
                 else None
             )
         )
-        self.finished.set()
+        self._finish()
 
     def _fail(self, refused: RefusedError) -> None:
         self.state = self.outcome = SessionState.FAILED
         self._outbox.put(ErrorResponse(refused.error))
         self._refuse_sends(refused)
+        self._finish()
+
+    def _finish(self) -> None:
+        self.replay.feed.end()
         self.finished.set()
 
     def _simulation_failed(self, reason: str) -> None:

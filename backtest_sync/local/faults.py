@@ -39,6 +39,7 @@ class _Planned:
     left: int
     effect: Effect
     repeat: int = 1
+    by_schedule: bool = False
 
     def wants(self, wire: Wire) -> bool:
         return self.channel in ("any", wire.channel)
@@ -58,12 +59,20 @@ class Faults:
         self.fired = 0
 
     # --- planning --------------------------------------------------------------------------------
-    def plan(self, effect: Effect, *, channel: Channel, after: int, repeat: int = 1) -> None:
-        """Applies ``effect`` at once to the open connections, or after so many more messages."""
+    def plan(
+        self,
+        effect: Effect,
+        *,
+        channel: Channel,
+        after: int,
+        repeat: int = 1,
+        by_schedule: bool = False,
+    ) -> None:
+        """Applies ``effect`` with the message after ``after`` more, ``repeat`` times."""
         _check_channel(channel)
         if after < 0:
             raise InvalidParamsError(f"after: {after} is negative; give a number of messages")
-        self._planned.append(_Planned(channel, after, effect, repeat))
+        self._planned.append(_Planned(channel, after, effect, repeat, by_schedule))
         self.armed = True
 
     def open_wires(self, channel: Channel) -> list[Wire]:
@@ -80,7 +89,8 @@ class Faults:
         self._busy += count
 
     def unleash(self, seed: int) -> None:
-        """Starts the seeded schedule."""
+        """Starts the seeded schedule, in place of all that was planned."""
+        self.clear()
         self._chaos = _Chaos(self, seed)
         self._chaos.plan_next()
 
@@ -125,15 +135,15 @@ class Faults:
             planned.repeat -= 1
             if planned.repeat <= 0:
                 self._planned.remove(planned)
+            if planned.by_schedule and self._chaos is not None:
+                self._chaos.plan_next()
             await self.apply(planned.effect, wire, data)
         self.armed = bool(self._planned)
 
     async def apply(self, effect: Effect, wire: Wire, data: bytes = b"") -> None:
-        """Applies an effect and lets the schedule plan the next."""
+        """Applies an effect to a connection, now."""
         self.fired += 1
         await effect(wire, data)
-        if self._chaos is not None:
-            self._chaos.plan_next()
 
 
 def _check_channel(channel: str) -> None:
@@ -206,4 +216,4 @@ class _Chaos:
             "freeze": freezing(0.05),
             "delay": delaying(0.02),
         }
-        self._faults.plan(effects[kind], channel="any", after=after)
+        self._faults.plan(effects[kind], channel="any", after=after, by_schedule=True)

@@ -83,6 +83,7 @@ class Feed:
     def __init__(self) -> None:
         self._listeners: dict[Listener, None] = {}  # in the order in which they came
         self._retained: deque[tuple[int, list[Event]]] = deque()
+        self._over = False
 
     def listen(self, listener: Listener) -> None:
         """Calls ``listener`` with every event from now on."""
@@ -94,6 +95,8 @@ class Feed:
 
     def publish(self, events: Sequence[Event]) -> None:
         """Keeps the events and hands them to the listeners."""
+        if self._over:
+            return
         for event in events:
             if not self._retained or self._retained[-1][0] != event.slot:
                 self._retained.append((event.slot, []))
@@ -102,6 +105,10 @@ class Feed:
             self._retained[-1][1].append(event)
         for listener in tuple(self._listeners):
             listener(events)
+
+    def end(self) -> None:
+        """Nothing that comes later is published: the streams have been told that all is over."""
+        self._over = True
 
     @property
     def next_out(self) -> int | None:

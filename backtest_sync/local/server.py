@@ -114,8 +114,8 @@ class Server:
     def _has_key(self, request: web.Request) -> bool:
         if self._api_key is None:
             return True
-        given = request.headers.get("X-API-Key", "")
-        return hmac.compare_digest(given.encode(), self._api_key.encode())
+        given = request.headers.get("X-API-Key", "").encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, self._api_key.encode("utf-8", "surrogateescape"))
 
     # --- WebSockets ------------------------------------------------------------------------------
     async def _control(self, request: web.Request) -> web.StreamResponse:
