@@ -88,6 +88,14 @@ def subscription(
         yield results
 
 
+@contextmanager
+def together(simulator: LocalSimulator) -> Iterator[None]:
+    """The server reads what is sent in here at one go."""
+    simulator.faults.freeze()
+    yield
+    simulator.faults.thaw()
+
+
 def swap(amount: int = 1_000_000) -> str:
     raw = demo.swap_transaction(demo.ALICE, sells_base=True, amount_in=amount)
     return base64.b64encode(raw).decode()
@@ -333,17 +341,24 @@ def test_account_data_that_is_no_base64_is_named(peer: Peer) -> None:
 # --- requests that can't be followed ---------------------------------------------------------------
 
 
-def test_a_continue_before_readiness_or_while_running_is_refused(peer: Peer) -> None:
-    create = {"startSlot": START, "endSlot": demo.LAST_SLOT}
-    peer.send("createBacktestSession", create)
-    peer.send("continue", {"advanceCount": 1})
-    error = next(m for m in iter(peer.next, None) if m["method"] == "error")
-    assert "before the session is ready" in error["params"]["invalidRequest"]["error"]
+def first_error(peer: Peer) -> str:
+    while (message := peer.next())["method"] != "error":
+        pass
+    return str(message["params"]["invalidRequest"]["error"])
+
+
+def test_a_continue_before_readiness_or_while_running_is_refused(
+    simulator: LocalSimulator, peer: Peer
+) -> None:
+    with together(simulator):
+        peer.send("createBacktestSession", {"startSlot": START, "endSlot": demo.LAST_SLOT})
+        peer.send("continue", {"advanceCount": 1})
+    assert "before the session is ready" in first_error(peer)
     peer.until("readyForContinue")
-    peer.send("continue", {"advanceCount": ALL})
-    peer.send("continue", {"advanceCount": 1})
-    error = next(m for m in iter(peer.next, None) if m["method"] == "error")
-    assert "running" in error["params"]["invalidRequest"]["error"]
+    with together(simulator):
+        peer.send("continue", {"advanceCount": ALL})
+        peer.send("continue", {"advanceCount": 1})
+    assert "running" in first_error(peer)
     peer.until("completed")
 
 
@@ -355,10 +370,13 @@ def test_a_continue_to_may_come_before_readiness(peer: Peer) -> None:
     assert [m["method"] for m in messages].index("readyForContinue") < len(messages) - 1
 
 
-def test_a_continue_to_redirects_a_continue_that_runs(peer: Peer) -> None:
+def test_a_continue_to_redirects_a_continue_that_runs(
+    simulator: LocalSimulator, peer: Peer
+) -> None:
     peer.create(START, demo.LAST_SLOT)
-    peer.send("continue", {"advanceCount": ALL})
-    peer.send("continueTo", {"slot": demo.LAST_SLOT - 1, "batchIndex": None})
+    with together(simulator):
+        peer.send("continue", {"advanceCount": ALL})
+        peer.send("continueTo", {"slot": demo.LAST_SLOT - 1, "batchIndex": None})
     messages = peer.until("paused")
     assert messages[-1]["params"] == {"slot": demo.LAST_SLOT - 1}
     # one pause, and no readiness of the continue that it replaced
