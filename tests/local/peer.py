@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from types import TracebackType
 from typing import Any
 
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 TIMEOUT = 20.0
@@ -64,9 +67,14 @@ class Peer:
     def close(self) -> None:
         self.ws.close()
 
-    def abort(self) -> None:
-        """Drops the connection without a close frame."""
-        self.ws.socket.close()
+    def abort(self) -> int:
+        """Drops the connection without a close frame; the sequence of the last message received."""
+        self.ws.socket.shutdown(socket.SHUT_RDWR)
+        # what the library had read already was received, and confirmed by it
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self.next()
+        return max((m["seqId"] for m in self.seen if "seqId" in m), default=0)
 
     def __enter__(self) -> Peer:
         self.ws = self._connecting.__enter__()
