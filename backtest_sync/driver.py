@@ -59,7 +59,8 @@ class Driver:
         self._highest = -1
         self._sent = False  # a Continue or ContinueTo
         self._slot_over = False  # the last announced slot has run whole
-        self.statuses: Counter[str] = Counter()
+        self.statuses: Counter[BacktestStatus | str] = Counter()
+        self._announced = 0  # statuses
         # what had been announced when readiness was spent; None where there was none
         self._spent: tuple[int, int] | None = None
 
@@ -80,7 +81,8 @@ class Driver:
         if type(response) is SlotNotification:
             self.note_slot(response.slot)
         elif type(response) is StatusResponse:
-            self.statuses[wire_status(response.status)] += 1
+            self._announced += 1
+            self.statuses[response.status] += 1
         elif type(response) is Completed:
             self.completed = True
             self.summary = response.summary
@@ -104,7 +106,7 @@ class Driver:
 
     def send_continue(self, request: Continue | ContinueTo, deadline: Deadline) -> None:
         """Send it; whatever readiness was there is spent."""
-        self._spent = (self.slots, self.statuses.total()) if self.ready else None
+        self._spent = (self.slots, self._announced) if self.ready else None
         self.ready = False
         self._sent = True
         self._channel.discard((ReadyForContinue, Paused))
@@ -139,6 +141,11 @@ class Driver:
                 yield response
                 continue
             self.note(response)
+            if type(response) is StatusResponse:
+                if on_event is not None:
+                    on_event(response)
+                yield response
+                continue
             self.apply(response)
             if type(response) is DiscoveryBatch:
                 self._channel.keep(item[0], response)
@@ -151,7 +158,7 @@ class Driver:
 
     def _take_back(self, error: ErrorDetail) -> None:
         """A refused ``Continue`` did not run: the server still waits for one."""
-        if error.kind in REFUSALS and self._spent == (self.slots, self.statuses.total()):
+        if error.kind in REFUSALS and self._spent == (self.slots, self._announced):
             self.ready = True
 
     def ensure_ready(
@@ -202,12 +209,8 @@ class Driver:
         self.send_continue(cont, deadline.sooner(silence))
         state = AdvanceState(cont.advance_count)
         for response in self.events(deadline, silence, on_event, CONTINUE_ENDED):
-            if type(response) is SlotNotification and not state.ready_for_continue:
-                state.slot_notifications += 1  # most of them: the short way
-                state.last_slot = response.slot
-                continue
             apply_to(state, response)
-            if state.is_done(wait_for_slots):
+            if (state.ready_for_continue or state.completed) and state.is_done(wait_for_slots):
                 break
         if wait_for_slots:
             warn_of_surplus(state)
@@ -285,10 +288,10 @@ def apply_to(state: AdvanceState, response: Response) -> None:
     if type(response) is SlotNotification:
         state.slot_notifications += 1
         state.last_slot = response.slot
-    elif isinstance(response, ReadyForContinue):
-        state.ready_for_continue = True
-    elif isinstance(response, StatusResponse):
+    elif type(response) is StatusResponse:
         state.statuses.append(response.status)
+    elif type(response) is ReadyForContinue:
+        state.ready_for_continue = True
     elif isinstance(response, Completed):
         state.completed = True
         state.summary = response.summary
@@ -304,11 +307,6 @@ def warn_of_surplus(state: AdvanceState) -> None:
             state.slot_notifications,
             state.expected_slots,
         )
-
-
-def wire_status(status: BacktestStatus | str) -> str:
-    """The wire spelling of a status."""
-    return status.value if isinstance(status, BacktestStatus) else status
 
 
 def watcher(progress: Callable[[int, int], object], on_event: OnEvent | None) -> OnEvent:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync import handshake
@@ -419,7 +420,10 @@ class BacktestSession(SessionStreams):
             slots=announced,
             continues=continues,
             duration=time.monotonic() - started,
-            statuses=dict(driver.statuses - statuses),
+            statuses={
+                getattr(status, "value", status): count
+                for status, count in (driver.statuses - statuses).items()
+            },
             summary=driver.summary,
             coverage=self.coverage,
         )
@@ -572,7 +576,13 @@ def as_continue(cont: Continue | int | None) -> Continue:
     """A ``Continue``: as it is, of so many slots, or of one."""
     if isinstance(cont, Continue):
         return cont
-    return Continue() if cont is None else Continue(advance_count=cont)
+    return _slots(1 if cont is None else cont)
+
+
+@lru_cache(maxsize=8, typed=True)
+def _slots(count: int) -> Continue:
+    """The ``Continue`` that a loop of equal steps sends again and again."""
+    return Continue(advance_count=count)
 
 
 def as_status(status: BacktestStatus | str) -> BacktestStatus | str:

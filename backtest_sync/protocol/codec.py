@@ -13,7 +13,7 @@ from backtest_sync.protocol import jsontext
 from backtest_sync.protocol.fields import U64_MAX
 from backtest_sync.protocol.jsontext import Marked, check_depth, dumps, loads, parse
 from backtest_sync.protocol.messages import method_of, read_message, write_message
-from backtest_sync.protocol.requests import REQUESTS, Request
+from backtest_sync.protocol.requests import REQUESTS, Continue, Request
 from backtest_sync.protocol.responses import (
     RESPONSES,
     BacktestStatus,
@@ -128,6 +128,12 @@ def decode_request(text: str | bytes) -> Request:
 
 def encode_request(value: Request) -> str:
     """The text of a request."""
+    if type(value) is Continue and not value.transactions and not value.modify_accounts:
+        # what a loop over slots sends each time
+        return (
+            f'{{"method":"continue","params":{{"advanceCount":{value.advance_count},'
+            '"transactions":[],"modifyAccountStates":{}}}'
+        )
     return dumps(write_message(value))
 
 
