@@ -78,7 +78,7 @@ def unpacked(message: bytes, unzip: Callable[[bytes], bytes] | None) -> bytes:
     if type(message) is not Binary:
         return message
     if unzip is None:
-        return bytes(message)  # the JSON parser takes no subclass
+        return bytes(message)  # text after all
     try:
         return unzip(message)
     except ValueError as error:
@@ -96,8 +96,8 @@ def parsed(message: bytes) -> Any:
 class Feed(Generic[N]):
     """What arrives for a connection's acknowledged subscriptions, to be used from any thread.
 
-    ``plain`` holds messages: take from its left, and `fill` it when it is empty; a `decoder` makes notifications
-    of them. One thread at a time reads the connection; others that want something wait for that one.
+    ``plain`` holds messages: `hand_out` makes notifications of them, `fill` gets more when it is empty. One thread
+    at a time reads the connection; others that want something wait for that one.
 
     ``looks_ahead``: end markers are heeded before their turn, so that the end can be waited for by one who takes
     nothing.
@@ -177,32 +177,39 @@ class Feed(Generic[N]):
                 else:
                     self._changed.wait(wait_slice(deadline.remaining()))
 
-    def decoder(self) -> Callable[[bytes], N | None]:
-        """A function from a message to its notification; ``None`` where it is something else.
+    def hand_out(self, deliver: Callable[[N], object], most: int | None = None) -> None:
+        """Make notifications of what is in ``plain`` and deliver them, ``most`` at the most.
 
-        What is wrong with a message ends the feed.
+        What is wrong with a message ends the feed; what ``deliver`` raises is the caller's.
         """
-        loads, read = jsontext.loads, self.topic.read
+        plain, loads, read = self.plain, jsontext.loads, self.topic.read
         ids, method, single = self._ids, self._method, self.topic.single
-
-        def decode(message: bytes) -> N | None:
+        for _ in range(len(plain) if most is None else most):
+            try:
+                message = plain.popleft()
+            except IndexError:  # there are no more, or another thread was quicker
+                return
             try:
                 data = loads(message)
                 params = data["params"]
-                if data["method"] == method and params["subscription"] in ids:
-                    notification = read(params["result"])
-                    if single:
-                        self._complete()
-                    return notification
+                ours = data["method"] == method and params["subscription"] in ids
+                result = params["result"]
             except (ValueError, KeyError, TypeError):
-                pass  # it is told below
+                ours = False
+            if not ours:
+                if type(message) is Binary:  # which the JSON parser does not take
+                    plain.appendleft(unpacked(message, None))
+                else:
+                    self._heed(message)
+                continue
+            try:
+                notification = read(result)
             except DeserializeError as error:
                 self._refuse(error)
-                return None
-            self._heed(message)
-            return None
-
-        return decode
+                return
+            if single:
+                self._complete()
+            deliver(notification)
 
     @property
     def received(self) -> int:
@@ -306,7 +313,7 @@ class Feed(Generic[N]):
     def _move(self, limit: int) -> int:
         """Put what came into ``plain``, up to ``limit`` bytes; gives how many it were."""
         raw, ahead = self._raw, self.looks_ahead
-        if not ahead and Binary not in set(map(type, raw)):
+        if not ahead and self._unzip is None:
             self._moved += len(raw)
             self.plain.extend(raw)
             raw.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -21,6 +22,8 @@ from backtest_sync.limits import GRACEFUL_CLOSE_LIMIT, Deadline, check_timeout
 N = TypeVar("N")
 
 _FOREVER = Deadline(None)
+# how many notifications an iterator decodes at once: they share a lock, and are soon handed out
+_AT_ONCE = 64
 # into how many looks a silence is divided: it is told that much late at the most
 _LOOKS = 10
 
@@ -45,9 +48,10 @@ class Subscription(Generic[N]):
         self._told = False
         self._trace: TracebackType | None = None
         self._thread: threading.Thread | None = None
-        self._plain: deque[bytes] = deque()
+        # an iterator's: what is decoded, a few at a time and in order
+        self._ready: deque[N] = deque()
+        self._decoding = threading.RLock()  # a signal handler may stop it in the middle
         if on_notification is None:
-            self._plain, self._decode = feed.plain, feed.decoder()
             feed.looks_ahead = True
         else:
             self._thread = threading.Thread(
@@ -72,8 +76,8 @@ class Subscription(Generic[N]):
 
     @property
     def received(self) -> int:
-        """How many notifications were read so far."""
-        return self._feed.received
+        """How many notifications were handed out so far."""
+        return self._feed.received - len(self._ready)
 
     @property
     def reconnects(self) -> int:
@@ -107,36 +111,27 @@ class Subscription(Generic[N]):
         """
         deadline = Deadline(check_timeout(timeout))
         while True:
-            notification = self._next()
-            if notification is not None:
-                return notification
+            with contextlib.suppress(IndexError):
+                return self._ready.popleft()
             self._check_iterator()
             filled = self._feed.fill(deadline)
             if filled is None:
                 raise self._timeout("a notification of", deadline)
-            if not filled:
-                self._raise_failure()
-                return None
-
-    def _next(self) -> N | None:
-        """The next of what is there."""
-        while self._plain:
-            try:
-                message = self._plain.popleft()
-            except IndexError:  # another thread was quicker
-                break
-            notification = self._decode(message)
-            if notification is not None:
-                return notification
-        return None
+            with self._decoding:
+                if filled and not self._ready:
+                    self._feed.hand_out(self._ready.append, _AT_ONCE)
+                elif not self._ready:
+                    self._raise_failure()
+                    return None
 
     def __iter__(self) -> Iterator[N]:
         self._check_iterator()
         return self
 
     def __next__(self) -> N:
-        notification = self._next()
-        if notification is None:
+        try:
+            return self._ready.popleft()
+        except IndexError:
             notification = self.get()
         if notification is None:
             raise StopIteration
@@ -155,7 +150,7 @@ class Subscription(Generic[N]):
         if drain:
             self._feed.stop()
         else:
-            self._feed.discard()
+            self._discard()
         if self._thread is not threading.current_thread():
             self.wait()
             self._raise_failure()
@@ -187,7 +182,7 @@ class Subscription(Generic[N]):
             self._feed.stop()
             self.wait()
         else:
-            self._feed.discard()
+            self._discard()
             self.wait(GRACEFUL_CLOSE_LIMIT)
         if kind is None and not told:
             self._raise_failure()
@@ -204,6 +199,11 @@ class Subscription(Generic[N]):
         return self._feed.topic.error(reason, cause)
 
     # --- inside
+
+    def _discard(self) -> None:
+        self._feed.discard()
+        with self._decoding:
+            self._ready.clear()
 
     def _wait(self, deadline: Deadline) -> bool:
         self._check_process()
@@ -251,17 +251,9 @@ class Subscription(Generic[N]):
 
 def _deliver(feed: Feed[N], on_notification: Callable[[N], object]) -> None:
     """The callback thread: hand out everything until the end, or until the callback fails."""
-    plain, decode = feed.plain, feed.decoder()
     try:
         while feed.fill(_FOREVER):
-            while plain:
-                try:
-                    message = plain.popleft()
-                except IndexError:  # a stop has just dropped the rest
-                    break
-                notification = decode(message)
-                if notification is not None:
-                    on_notification(notification)
+            feed.hand_out(on_notification)
     except BaseException as failure:  # noqa: BLE001 - whoever joins gets it
         feed.fail(failure)
 
