@@ -222,19 +222,7 @@ if TYPE_CHECKING:
         AccountDiffNotification as AccountDiffNotification,
     )
     from backtest_sync.protocol.notifications import (
-        AccountNotification as AccountNotification,
-    )
-    from backtest_sync.protocol.notifications import (
         LogNotification as LogNotification,
-    )
-    from backtest_sync.protocol.notifications import (
-        ProgramNotification as ProgramNotification,
-    )
-    from backtest_sync.protocol.notifications import (
-        SignatureNotification as SignatureNotification,
-    )
-    from backtest_sync.protocol.notifications import (
-        SlotInfoNotification as SlotInfoNotification,
     )
     from backtest_sync.protocol.notifications import (
         TransactionNotification as TransactionNotification,
@@ -247,6 +235,18 @@ if TYPE_CHECKING:
     )
     from backtest_sync.protocol.reports import (
         DiagnosticNotification as DiagnosticNotification,
+    )
+    from backtest_sync.protocol.standard import (
+        AccountNotification as AccountNotification,
+    )
+    from backtest_sync.protocol.standard import (
+        ProgramNotification as ProgramNotification,
+    )
+    from backtest_sync.protocol.standard import (
+        SignatureNotification as SignatureNotification,
+    )
+    from backtest_sync.protocol.standard import (
+        SlotInfoNotification as SlotInfoNotification,
     )
     from backtest_sync.results import (
         AdvanceState as AdvanceState,
@@ -353,11 +353,11 @@ _HOMES = {
     "TxResolver": "protocol",
     "UnknownResponse": "protocol",
     "AccountDiffNotification": "protocol.notifications",
-    "AccountNotification": "protocol.notifications",
+    "AccountNotification": "protocol.standard",
     "LogNotification": "protocol.notifications",
-    "ProgramNotification": "protocol.notifications",
-    "SignatureNotification": "protocol.notifications",
-    "SlotInfoNotification": "protocol.notifications",
+    "ProgramNotification": "protocol.standard",
+    "SignatureNotification": "protocol.standard",
+    "SlotInfoNotification": "protocol.standard",
     "TransactionNotification": "protocol.notifications",
     "ReplacementNotification": "protocol.replacements",
     "ActionResultNotification": "protocol.reports",

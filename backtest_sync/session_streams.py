@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.fields import AddressLike
     from backtest_sync.protocol.notifications import (
         AccountDiffNotification,
-        AccountNotification,
         LogNotification,
-        ProgramNotification,
-        SignatureNotification,
-        SlotInfoNotification,
         TransactionNotification,
     )
     from backtest_sync.protocol.replacements import ReplacementNotification
     from backtest_sync.protocol.reports import ActionResultNotification, DiagnosticNotification
+    from backtest_sync.protocol.standard import (
+        AccountNotification,
+        ProgramNotification,
+        SignatureNotification,
+        SlotInfoNotification,
+    )
 
 N = TypeVar("N")
 Options = TypeVar("Options", LinkOptions, StreamOptions)

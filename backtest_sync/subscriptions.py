@@ -21,15 +21,17 @@ from backtest_sync.feed import Feed, Topic
 from backtest_sync.protocol.fields import b58decode, b58encode, shown, to_address
 from backtest_sync.protocol.notifications import (
     AccountDiffNotification,
-    AccountNotification,
     LogNotification,
-    ProgramNotification,
-    SignatureNotification,
-    SlotInfoNotification,
     TransactionNotification,
 )
 from backtest_sync.protocol.replacements import ReplacementNotification
 from backtest_sync.protocol.reports import ActionResultNotification, DiagnosticNotification
+from backtest_sync.protocol.standard import (
+    AccountNotification,
+    ProgramNotification,
+    SignatureNotification,
+    SlotInfoNotification,
+)
 from backtest_sync.subscribe import Options, open_feed
 from backtest_sync.subscription import Subscription, drain
 

@@ -51,14 +51,10 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.notifications import (
         AccountDiffNotification as AccountDiffNotification,
     )
-    from backtest_sync.protocol.notifications import AccountNotification as AccountNotification
     from backtest_sync.protocol.notifications import Context as Context
     from backtest_sync.protocol.notifications import LogNotification as LogNotification
     from backtest_sync.protocol.notifications import LogValue as LogValue
     from backtest_sync.protocol.notifications import Notification as Notification
-    from backtest_sync.protocol.notifications import ProgramNotification as ProgramNotification
-    from backtest_sync.protocol.notifications import SignatureNotification as SignatureNotification
-    from backtest_sync.protocol.notifications import SlotInfoNotification as SlotInfoNotification
     from backtest_sync.protocol.notifications import (
         TransactionNotification as TransactionNotification,
     )
@@ -132,6 +128,10 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.rest import RangeScope as RangeScope
     from backtest_sync.protocol.rest import SlotRange as SlotRange
     from backtest_sync.protocol.rest import SnapshotSlot as SnapshotSlot
+    from backtest_sync.protocol.standard import AccountNotification as AccountNotification
+    from backtest_sync.protocol.standard import ProgramNotification as ProgramNotification
+    from backtest_sync.protocol.standard import SignatureNotification as SignatureNotification
+    from backtest_sync.protocol.standard import SlotInfoNotification as SlotInfoNotification
     from backtest_sync.protocol.summary import RerouteStats as RerouteStats
     from backtest_sync.protocol.summary import SessionCoverage as SessionCoverage
     from backtest_sync.protocol.summary import SessionSummary as SessionSummary
@@ -204,14 +204,10 @@ _MODULES = {
     ),
     "notifications": (
         "AccountDiffNotification",
-        "AccountNotification",
         "Context",
         "LogNotification",
         "LogValue",
         "Notification",
-        "ProgramNotification",
-        "SignatureNotification",
-        "SlotInfoNotification",
         "TransactionNotification",
     ),
     "replacements": (
@@ -289,6 +285,12 @@ _MODULES = {
         "RangeScope",
         "SlotRange",
         "SnapshotSlot",
+    ),
+    "standard": (
+        "AccountNotification",
+        "ProgramNotification",
+        "SignatureNotification",
+        "SlotInfoNotification",
     ),
     "summary": (
         "RerouteStats",

@@ -79,21 +79,24 @@ def refused(cls: type, reason: str, raw: Any) -> DeserializeError:
     return DeserializeError(f"{cls.__name__}: {reason}", jsontext.dumps(raw))
 
 
-def _wrong(key: str, due: str, value: Any) -> NoReturn:
+def wrong(key: str, due: str, value: Any) -> NoReturn:
+    """Say that the value of a key is not what is due."""
     raise Mismatch(f"expected {due}, got {described(value)}").under(f".{key}")
 
 
-def _check_number(key: str, value: Any) -> None:
+def check_number(key: str, value: Any) -> None:
+    """The rule for slots."""
     if type(value) is not int or value >> 64:
-        _wrong(key, "a u64", value)
+        wrong(key, "a u64", value)
 
 
-def _check_object(key: str, value: Any) -> None:
+def check_object(key: str, value: Any) -> None:
+    """The rule for what is read later."""
     if type(value) is not dict:
-        _wrong(key, "an object", value)
+        wrong(key, "an object", value)
 
 
-class _WithContext(Notification):
+class WithContext(Notification):
     """What most notifications have besides ``raw``: ``context.slot``."""
 
     __slots__ = ()
@@ -119,7 +122,7 @@ class LogValue:
     logs: tuple[str, ...]
 
 
-class LogNotification(_WithContext):
+class LogNotification(WithContext):
     """The logs of one transaction that mentions the program (``logsNotification``)."""
 
     __slots__ = ()
@@ -141,13 +144,13 @@ class LogNotification(_WithContext):
         super().__init__(raw)
 
     def _check(self, raw: Any) -> None:
-        _check_number("context.slot", raw["context"]["slot"])
+        check_number("context.slot", raw["context"]["slot"])
         value = raw["value"]
         value["err"]
         if type(value["signature"]) is not str:
-            _wrong("value.signature", "a string", value["signature"])
+            wrong("value.signature", "a string", value["signature"])
         if type(value["logs"]) is not list:
-            _wrong("value.logs", "a list", value["logs"])
+            wrong("value.logs", "a list", value["logs"])
 
     @property
     def value(self) -> LogValue:
@@ -164,7 +167,7 @@ class LogNotification(_WithContext):
 
 
 @frozen(init=False, repr=False, hash=False)
-class AccountDiffNotification(_WithContext):
+class AccountDiffNotification(WithContext):
     """One account before and after one transaction (``accountDiffNotification``).
 
     Everything but the slot may be unknown (``None``). `pre` is ``None`` too for an account that was created,
@@ -192,13 +195,13 @@ class AccountDiffNotification(_WithContext):
         super().__init__(raw)
 
     def _check(self, raw: Any) -> None:
-        _check_number("context.slot", raw["context"]["slot"])
+        check_number("context.slot", raw["context"]["slot"])
         for key in ("account", "signature"):
             if type(raw.get(key)) not in _TEXT:
-                _wrong(key, "a string", raw[key])
+                wrong(key, "a string", raw[key])
         for key in ("tx_index", "block_time"):
             if type(raw.get(key)) not in _NUMBER:
-                _wrong(key, "an integer", raw[key])
+                wrong(key, "an integer", raw[key])
 
     @property
     def account(self) -> str | None:
@@ -265,21 +268,21 @@ class TransactionNotification(Notification):
     __slots__ = ()
 
     def _check(self, raw: Any) -> None:
-        _check_number("slot", raw["slot"])
+        check_number("slot", raw["slot"])
         if type(raw.get("blockTime")) not in _NUMBER:
-            _wrong("blockTime", "an integer", raw["blockTime"])
+            wrong("blockTime", "an integer", raw["blockTime"])
         version = raw.get("version")
         if version is not None and version != "legacy" and type(version) is not int:
-            _wrong("version", '"legacy" or a number', version)
+            wrong("version", '"legacy" or a number', version)
         _check_transaction(raw["transaction"])
         meta = raw.get("meta")
         if meta is not None:
-            _check_object("meta", meta)
+            check_object("meta", meta)
             for key in ("fee", "computeUnitsConsumed"):
                 if type(meta.get(key)) not in _NUMBER:
-                    _wrong(f"meta.{key}", "an integer", meta[key])
+                    wrong(f"meta.{key}", "an integer", meta[key])
             if type(meta.get("logMessages")) not in _LIST:
-                _wrong("meta.logMessages", "a list", meta["logMessages"])
+                wrong("meta.logMessages", "a list", meta["logMessages"])
 
     @property
     def slot(self) -> int:
@@ -360,100 +363,3 @@ def _signature_of(transaction: Any) -> str:
         if len(data) > _SIGNATURE_BYTES and data[0]:
             return b58encode(data[1 : 1 + _SIGNATURE_BYTES])
     raise DeserializeError("the transaction has no signature", jsontext.dumps(transaction))
-
-
-# --- Solana's standard streams
-
-
-class AccountNotification(_WithContext):
-    """An account after it was written (``accountNotification``)."""
-
-    __slots__ = ()
-
-    def _check(self, raw: Any) -> None:
-        _check_number("context.slot", raw["context"]["slot"])
-        _check_object("value", raw["value"])
-
-    @property
-    def value(self) -> Account:
-        """The account. `DeserializeError` where that is no account."""
-        return Account.from_ui(self.raw["value"])
-
-    def _shown(self) -> tuple[str, ...]:
-        return ("context",)
-
-
-class ProgramNotification(_WithContext):
-    """An account of a program after it was written (``programNotification``)."""
-
-    __slots__ = ()
-
-    def _check(self, raw: Any) -> None:
-        _check_number("context.slot", raw["context"]["slot"])
-        value = raw["value"]
-        if type(value["pubkey"]) is not str:
-            _wrong("value.pubkey", "a string", value["pubkey"])
-        _check_object("value.account", value["account"])
-
-    @property
-    def address(self) -> str:
-        """Which account."""
-        address: str = self.raw["value"]["pubkey"]
-        return address
-
-    @property
-    def account(self) -> Account:
-        """The account. `DeserializeError` where that is no account."""
-        return Account.from_ui(self.raw["value"]["account"])
-
-    def _shown(self) -> tuple[str, ...]:
-        return "context", "address"
-
-
-class SignatureNotification(_WithContext):
-    """A transaction was processed (``signatureNotification``); the only one of its subscription."""
-
-    __slots__ = ()
-
-    def _check(self, raw: Any) -> None:
-        _check_number("context.slot", raw["context"]["slot"])
-        raw["value"]["err"]
-
-    @property
-    def err(self) -> Any:
-        """Solana's JSON form of the failure; ``None`` for a success."""
-        return self.raw["value"]["err"]
-
-    def _shown(self) -> tuple[str, ...]:
-        return "context", "err"
-
-
-class SlotInfoNotification(Notification):
-    """A slot was processed (``slotNotification`` of the session endpoint)."""
-
-    __slots__ = ()
-
-    def _check(self, raw: Any) -> None:
-        for key in ("slot", "parent", "root"):
-            _check_number(key, raw[key])
-
-    @property
-    def slot(self) -> int:
-        """The slot."""
-        slot: int = self.raw["slot"]
-        return slot
-
-    @property
-    def parent(self) -> int:
-        """The slot before it that had a block."""
-        parent: int = self.raw["parent"]
-        return parent
-
-    @property
-    def root(self) -> int:
-        """The newest rooted slot."""
-        root: int = self.raw["root"]
-        return root
-
-    def _shown(self) -> tuple[str, ...]:
-        return "slot", "parent", "root"
