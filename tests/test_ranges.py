@@ -7,8 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol import AvailableRange, SlotRange, structure, unstructure

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backtest_sync.local.launcher import LocalSimulator as LocalSimulator
-    from backtest_sync.local.launcher import SimulatorError as SimulatorError
-    from backtest_sync.local.launcher import serve as serve
+    from backtest_sync.local.launcher import (
+        LocalSimulator as LocalSimulator,
+        SimulatorError as SimulatorError,
+        serve as serve,
+    )
 
 __all__ = ["LocalSimulator", "SimulatorError", "serve"]
 

@@ -21,8 +21,7 @@ from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
-from backtest_sync.local import demo, svm
-from backtest_sync.local import demo_world as world
+from backtest_sync.local import demo, demo_world as world, svm
 from backtest_sync.local.blocks import Block
 from backtest_sync.local.bundle import (
     ACCOUNT_STATE,

@@ -11,8 +11,7 @@ import pytest
 from solders.account import Account
 from solders.pubkey import Pubkey
 
-from backtest_sync.local import store as store_module
-from backtest_sync.local import svm
+from backtest_sync.local import store as store_module, svm
 from backtest_sync.local.bundle import (
     Bundle,
     BundleError,

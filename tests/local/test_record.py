@@ -17,8 +17,7 @@ from backtest_sync.errors import (
     InvalidParamsError,
     RpcError,
 )
-from backtest_sync.local import demo, svm
-from backtest_sync.local import record as record_module
+from backtest_sync.local import demo, record as record_module, svm
 from backtest_sync.local.blocks import RESERVED
 from backtest_sync.local.bundle import Bundle, BundleError
 from backtest_sync.local.engine import Engine

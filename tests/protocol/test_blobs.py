@@ -6,8 +6,7 @@ import base64
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from backtest_sync.errors import BacktestClientError
 from backtest_sync.protocol import blobs

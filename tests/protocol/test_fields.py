@@ -8,8 +8,7 @@ from typing import Any
 
 import base58
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from backtest_sync.errors import DeserializeError, InvalidParamsError
 from backtest_sync.protocol import (

@@ -13,8 +13,7 @@ from typing import Any
 import websocket
 from websocket._abnf import continuous_frame, frame_buffer
 from websockets.exceptions import PayloadTooBig, ProtocolError
-from websockets.frames import Close as PeerClose
-from websockets.frames import Opcode
+from websockets.frames import Close as PeerClose, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from backtest_sync.frames import Binary, Close, FrameDecoder, Ping, Pong, Violation
