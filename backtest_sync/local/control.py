@@ -146,8 +146,8 @@ class ControlSocket:
         self._check_free()
         made = self._registry.reclaim(request)
         if made is None and request.capacity_wait_timeout_secs:
-            await self._registry.wait_for_room(
-                request.capacity_wait_timeout_secs, lambda: self._wire.is_gone
+            await self._wire.answer_pings_during(
+                self._registry.wait_for_room(request, lambda: self._wire.is_gone)
             )
             made = self._registry.reclaim(request)
         if isinstance(made, Group):

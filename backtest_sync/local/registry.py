@@ -118,11 +118,7 @@ class Registry:
 
     def create(self, request: CreateBacktestSession) -> SimSession:
         """Makes a single session, not yet begun."""
-        self._check(request)
-        kind = _kind(request)
-        if not covered_range(self.bundle.ranges, request.start_slot, request.end_slot, kind):
-            raise _not_covered(request)
-        self._check_room(1)
+        self._check_room(len(self._pieces(request)))
         timeout = min(request.disconnect_timeout_secs or 0, MAX_DISCONNECT_TIMEOUT)
         session = self._make(request, timeout, sub_session=False)
         self._take_name(request, session)
@@ -130,12 +126,7 @@ class Registry:
 
     def create_group(self, request: CreateBacktestSession) -> Group:
         """Makes the sub-sessions of a parallel request, not yet begun."""
-        self._check(request)
-        kind = _kind(request)
-        pieces = split(self.bundle.ranges, request.start_slot, request.end_slot, kind)
-        pieces = [piece for piece in pieces or () if self._has_blocks(*piece)]
-        if not pieces:
-            raise _not_covered(request)
+        pieces = self._pieces(request)
         self._check_room(len(pieces))
         asked = request.disconnect_timeout_secs
         timeout = PARALLEL_DISCONNECT_TIMEOUT if asked is None else asked
@@ -153,7 +144,8 @@ class Registry:
         self._take_name(request, group)
         return group
 
-    def _check(self, request: CreateBacktestSession) -> None:
+    def _pieces(self, request: CreateBacktestSession) -> list[tuple[int, int]]:
+        """The range of each session that a request is for; RefusedError where it can't be served."""
         if request.end_slot < request.start_slot:
             raise invalid_request(
                 f"endSlot {request.end_slot} is before startSlot {request.start_slot}"
@@ -162,6 +154,16 @@ class Registry:
             raise unsupported("rerouting historical swaps through a router (reroute)")
         if request.diagnostic_probes:
             raise unsupported("probing a router (diagnosticProbes)")
+        start, end, kind = request.start_slot, request.end_slot, _kind(request)
+        if request.parallel:
+            split_up = split(self.bundle.ranges, start, end, kind) or ()
+            pieces = [piece for piece in split_up if self._has_blocks(*piece)]
+        else:
+            covered = covered_range(self.bundle.ranges, start, end, kind)
+            pieces = [(start, end)] if covered else []
+        if not pieces:
+            raise _not_covered(request)
+        return pieces
 
     def _make(
         self, params: CreateBacktestSession, timeout: int, *, sub_session: bool
@@ -197,10 +199,14 @@ class Registry:
             self._names[request.name] = _Named(request.create_token, owner)
 
     # --- room ------------------------------------------------------------------------------------
-    async def wait_for_room(self, seconds: float, gone: Callable[[], bool]) -> None:
-        """Waits until a session may be made, no longer than that or than the client is there."""
-        deadline = time.monotonic() + seconds
-        while len(self._sessions) >= self.max_sessions and not gone():
+    async def wait_for_room(self, request: CreateBacktestSession, gone: Callable[[], bool]) -> None:
+        """Waits until what a request asks for may be made, as long as it says and the client is there.
+
+        RefusedError at once where that can never be.
+        """
+        deadline = time.monotonic() + (request.capacity_wait_timeout_secs or 0)
+        wanted = len(self._pieces(request))
+        while self.max_sessions >= wanted > self._free and not gone():
             left = deadline - time.monotonic()
             if left <= 0:
                 return
@@ -208,9 +214,12 @@ class Registry:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._room.wait(), min(left, 1.0))
 
+    @property
+    def _free(self) -> int:
+        return self.max_sessions - len(self._sessions)
+
     def _check_room(self, wanted: int) -> None:
-        free = self.max_sessions - len(self._sessions)
-        if wanted > free:
+        if wanted > self._free:
             raise invalid_request(
                 f"{wanted} more session(s) do not fit: {len(self._sessions)} of at most "
                 f"{self.max_sessions} are open; close some, or raise max_sessions"

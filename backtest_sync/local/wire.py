@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 #: Who produces messages waits while more than this is queued for a client, bytes.
 HIGH_WATER = 1024 * 1024
+#: Messages read ahead of their turn; from a client that sends more, nothing is read until it comes.
+MAX_EARLY = 8
 #: Ping after this long without a sign of the client, and give it up after the second, seconds.
 PROBE_AFTER = 30.0
 SILENCE_LIMIT = 90.0
@@ -65,6 +68,7 @@ class Wire:
         self._faults = faults
         self._queue: list[tuple[bytes, WSMsgType]] = []
         self._queued = 0
+        self._early: deque[str] = deque()
         self._wake = asyncio.Event()
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -97,6 +101,25 @@ class Wire:
     # --- receiving -------------------------------------------------------------------------------
     async def receive(self) -> str | None:
         """The client's next message; ``None`` once the connection is over, in whatever way."""
+        return self._early.popleft() if self._early else await self._receive()
+
+    async def answer_pings_during(self, work: Coroutine[Any, Any, None]) -> None:
+        """Awaits what may take long: the client's messages wait, its pings do not."""
+        reader = asyncio.create_task(self._read_ahead())
+        try:
+            await work
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    async def _read_ahead(self) -> None:
+        while len(self._early) < MAX_EARLY:
+            text = await self._receive()
+            if text is None:
+                return
+            self._early.append(text)
+
+    async def _receive(self) -> str | None:
         while True:
             message = await self._ws.receive()
             self._sign.set()

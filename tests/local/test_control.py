@@ -20,7 +20,7 @@ from backtest_sync.local import LocalSimulator, demo
 from backtest_sync.local.bundle import Bundle
 from backtest_sync.local.engine import Engine
 from tests.local import small
-from tests.local.peer import Peer, slots, statuses
+from tests.local.peer import TIMEOUT, Peer, slots, statuses
 
 START = demo.FIRST_SLOT
 ALL = 2**64 - 1
@@ -519,6 +519,48 @@ def test_sessions_are_capped_and_room_is_waited_for(small_bundle: Path) -> None:
             second.send("createBacktestSession", {**create, "capacityWaitTimeoutSecs": 60})
             first.send("closeBacktestSession")
             second.until("readyForContinue")
+
+
+def test_pings_are_answered_while_room_is_waited_for(small_bundle: Path) -> None:
+    with LocalSimulator(small_bundle, max_sessions=1) as simulator:
+        with Peer(simulator.url) as first, Peer(simulator.url) as second:
+            first.create(small.FIRST, small.FIRST + 5)
+            create = {"startSlot": small.FIRST, "endSlot": small.FIRST + 5}
+            second.send("createBacktestSession", {**create, "capacityWaitTimeoutSecs": 60})
+            assert second.ws.ping().wait(TIMEOUT)
+            second.send("continue", {})  # comes in its turn: the session is not ready by then
+            first.send("closeBacktestSession")
+            second.until("error")
+            second.until("readyForContinue")
+
+
+def test_a_parallel_run_waits_for_room_for_all_of_it(small_bundle: Path) -> None:
+    with LocalSimulator(small_bundle, max_sessions=3) as simulator:
+        with Peer(simulator.url) as first, Peer(simulator.url) as second:
+            first.create(small.FIRST, small.FIRST + 5)
+            create = {"startSlot": small.FIRST, "endSlot": small.LAST, "parallel": True}
+            second.send("createBacktestSession", {**create, "capacityWaitTimeoutSecs": 60})
+            assert second.ws.ping().wait(TIMEOUT)
+            first.send("closeBacktestSession")
+            assert len(second.until("sessionsCreatedV2")[-1]["params"]["session_ids"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"startSlot": small.FIRST + 1}, "bundleNotFound"),
+        ({"endSlot": small.LAST, "parallel": True}, "3 more session(s) do not fit"),
+    ],
+)
+def test_no_room_is_waited_for_in_vain(
+    small_bundle: Path, wrong: dict[str, Any], said: str
+) -> None:
+    with LocalSimulator(small_bundle, max_sessions=1) as simulator:
+        with Peer(simulator.url) as first, Peer(simulator.url) as second:
+            first.create(small.FIRST, small.FIRST + 5)
+            create = {"startSlot": small.FIRST, "endSlot": small.FIRST + 5, **wrong}
+            second.send("createBacktestSession", {**create, "capacityWaitTimeoutSecs": 900})
+            assert said in str(second.error())
 
 
 # --- names -----------------------------------------------------------------------------------------
