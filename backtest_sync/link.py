@@ -25,7 +25,7 @@ from backtest_sync.frames import (
 )
 from backtest_sync.inbox import End, Inbox, acquire
 from backtest_sync.limits import Deadline
-from backtest_sync.stream import READ, Bell, ByteStream, Selector
+from backtest_sync.stream import READ, Bell, ByteStream, Poller
 from backtest_sync.upgrade import format_frame
 
 # how much is read before messages are handed over and everything else gets its turn, in bytes
@@ -126,11 +126,11 @@ class Link:
         """Read until the link ends; gives why, or ``None`` when the inbox was finished by somebody else."""
         end = None
         try:
-            with Selector() as selector:
-                selector.register(self._bell, READ)
-                while end is None and self._inbox.end is None:
-                    self._poll(selector)
-                    end = self._turn()
+            poller = Poller()
+            poller.watch(self._bell.fileno(), READ)
+            while end is None and self._inbox.end is None:
+                self._poll(poller)
+                end = self._turn()
         except OSError as error:
             return lost(error)
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
@@ -159,21 +159,19 @@ class Link:
         """Give back a forked process's copy of the socket; nothing is sent."""
         self._stream.forget()
 
-    def _poll(self, selector: Selector) -> None:
+    def _poll(self, poller: Poller) -> None:
         """Wait for the socket, the bell or the next ping."""
         events = 0 if self._paused else self._stream.read_event
         if self._tail and not self._writing.locked():
             events |= self._stream.write_event
         if events != self._polled:
-            if not self._polled:
-                selector.register(self._stream, events)
-            elif not events:
-                selector.unregister(self._stream)
+            if events:
+                poller.watch(self._stream.fileno(), events)
             else:
-                selector.modify(self._stream, events)
+                poller.unwatch(self._stream.fileno())
             self._polled = events
-        for key, _ in selector.select(self._wait):
-            if key.fileobj is self._bell:
+        for descriptor, _ in poller.wait(self._wait):
+            if descriptor == self._bell.fileno():
                 self._bell.quiet()
 
     def _turn(self) -> End | None:

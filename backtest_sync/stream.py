@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import selectors
+import math
+import select
 import socket
 import ssl
 import sys
@@ -13,33 +14,75 @@ import threading
 from backtest_sync.inbox import wait_slice
 from backtest_sync.limits import Deadline
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READ, WRITE = 1, 4  # as `select.poll` has them
 
-# of the selectors, those that need no descriptor of their own
+
+class SelectPoll:
+    """`select.poll` for Windows, which has none."""
+
+    def __init__(self) -> None:
+        self._events: dict[int, int] = {}
+
+    def register(self, descriptor: int, events: int) -> None:
+        self._events[descriptor] = events
+
+    def unregister(self, descriptor: int) -> None:
+        del self._events[descriptor]
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        reads = [fd for fd, events in self._events.items() if events & READ]
+        writes = [fd for fd, events in self._events.items() if events & WRITE]
+        # of the third, a connection that failed
+        found = select.select(reads, writes, writes, None if timeout is None else timeout / 1000)
+        return [(fd, 0) for fd in set().union(*found)]
+
+
 if sys.platform == "win32":
-    Selector = selectors.SelectSelector
+    _Poll = SelectPoll
 else:
-    Selector = selectors.PollSelector
+    _Poll = select.poll
+
+# the longest wait that the system takes at once is some 24 days; who waits longer looks again
+_LONGEST_POLL = 24 * 3600.0
 
 _BUFFER_BYTES = 64 * 1024
 # A write that waits for the peer's TLS records looks again this often: the reader may take them first.
 _HANDSHAKE_WAIT = 0.05
 
 
+class Poller:
+    """Waits for some of several descriptors; it needs none of its own."""
+
+    def __init__(self) -> None:
+        poll = _Poll()
+        self.watch = poll.register
+        self.unwatch = poll.unregister
+        self._poll = poll.poll
+
+    def wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """The descriptors that can be read or written, or that failed; empty when the time is up."""
+        if seconds is None:
+            return self._poll(None)
+        return self._poll(math.ceil(min(seconds, _LONGEST_POLL) * 1000))
+
+
 class ByteStream:
-    """Reads and writes without blocking; whoever has to wait does so outside its lock.
+    """Reads and writes without blocking; whoever has to wait does so outside its locks.
 
     OpenSSL allows one thread at a time in a TLS object, and Python does not see to it: a reader beside a
-    writer breaks connections. So each single call happens under one lock, and no call blocks in it.
+    writer breaks connections. So there each single call happens under one lock, and no call blocks in it.
+    The directions of a plain socket have a lock each: an answer can be read before the call that sent the
+    question has returned.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._lock = threading.Lock()
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._sending = threading.Lock()
+        self._receiving = self._sending if self._tls else threading.Lock()
         self._closed = False
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self._tls = isinstance(sock, ssl.SSLSocket)
         #: what to wait for before the next `receive` and `send`
         self.read_event = READ
         self.write_event = WRITE
@@ -54,7 +97,7 @@ class ByteStream:
 
     def receive(self) -> bytes | None:
         """What is there, up to some size; ``None`` when nothing is; empty at the end of the stream."""
-        with self._lock:
+        with self._receiving:
             self._check_open()
             self.drained = True
             try:
@@ -74,7 +117,7 @@ class ByteStream:
 
     def send(self, data: memoryview) -> int:
         """Write what goes; gives how many bytes went, 0 when it is time to `wait`."""
-        with self._lock:
+        with self._sending:
             self._check_open()
             try:
                 sent = self._sock.send(data)
@@ -90,17 +133,17 @@ class ByteStream:
 
     def wait(self, deadline: Deadline) -> bool:
         """Wait until `send` may go on; false at the deadline."""
-        with Selector() as selector:
-            selector.register(self._sock, self.write_event)
-            while True:
-                left = wait_slice(deadline.remaining())
-                if self.write_event == READ:
-                    selector.select(_HANDSHAKE_WAIT if left is None else min(left, _HANDSHAKE_WAIT))
-                    return not deadline.expired
-                if selector.select(left):
-                    return True
-                if deadline.expired:
-                    return False
+        poller = Poller()
+        poller.watch(self._sock.fileno(), self.write_event)
+        while True:
+            left = wait_slice(deadline.remaining())
+            if self.write_event == READ:
+                poller.wait(_HANDSHAKE_WAIT if left is None else min(left, _HANDSHAKE_WAIT))
+                return not deadline.expired
+            if poller.wait(left):
+                return True
+            if deadline.expired:
+                return False
 
     def shutdown(self) -> None:
         """End the connection both ways, which wakes whoever waits for it."""
@@ -109,8 +152,8 @@ class ByteStream:
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        with self._lock:
+        """Give the descriptor back; for the thread that receives."""
+        with self._sending:
             self._closed = True
             self._sock.close()
 

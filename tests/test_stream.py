@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from backtest_sync import stream
 from backtest_sync.limits import Deadline
-from backtest_sync.stream import READ, WRITE, Bell, ByteStream, Selector
-from tests.support.connections import SOON
+from backtest_sync.stream import READ, WRITE, Bell, ByteStream, Poller, SelectPoll
+from tests.support.connections import SOON, in_thread, outcome
 
 
 class Moody(socket.socket):
@@ -103,18 +104,52 @@ def test_nothing_touches_a_descriptor_that_was_given_back(
         stream.receive()
 
 
+def test_an_answer_is_read_before_the_question_has_returned() -> None:
+    class Slow(socket.socket):
+        def send(self, *args: Any) -> int:
+            sent = super().send(*args)
+            theirs.send(theirs.recv(10).upper())
+            answers.append(outcome(*in_thread(ours.receive)))
+            return sent
+
+    answers: list[bytes | None] = []
+    sock, theirs = socket.socketpair()
+    with Slow(fileno=sock.detach()) as slow, theirs:
+        ours = ByteStream(slow)
+        ours.send(memoryview(b"question"))
+    assert answers == [b"QUESTION"]
+
+
+@pytest.mark.parametrize("poll", [stream._Poll, SelectPoll])
+@pytest.mark.parametrize("seconds", [None, 1e9, 2**63])
+def test_a_wait_may_be_longer_than_the_system_can_wait(
+    seconds: float | None, poll: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_Poll", poll)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"x")
+        poller = Poller()
+        poller.watch(ours.fileno(), READ)
+        assert [fd for fd, _ in poller.wait(seconds)] == [ours.fileno()]
+        poller.watch(ours.fileno(), READ | WRITE)
+        assert [fd for fd, _ in poller.wait(seconds)] == [ours.fileno()]
+        poller.unwatch(ours.fileno())
+        assert not poller.wait(0)
+
+
 def test_a_bell_wakes_until_it_is_quiet() -> None:
     bell = Bell()
-    with Selector() as selector:
-        selector.register(bell, READ)
-        assert not selector.select(0)
-        for _ in range(100_000):  # more than the system holds
-            bell.ring()
-        assert selector.select(SOON)
-        bell.quiet()
-        assert not selector.select(0)
+    poller = Poller()
+    poller.watch(bell.fileno(), READ)
+    assert not poller.wait(0)
+    for _ in range(100_000):  # more than the system holds
         bell.ring()
-        assert selector.select(SOON)
+    assert poller.wait(SOON)
+    bell.quiet()
+    assert not poller.wait(0)
+    bell.ring()
+    assert poller.wait(SOON)
     bell.close()
     bell.ring()
     bell.close()
