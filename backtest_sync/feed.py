@@ -182,7 +182,7 @@ class Feed(Generic[N]):
 
         What is wrong with a message ends the feed; what ``deliver`` raises is the caller's.
         """
-        plain, loads, read = self.plain, jsontext.loads, self.topic.read
+        plain, parse, read = self.plain, jsontext.parse, self.topic.read
         ids, method, single = self._ids, self._method, self.topic.single
         for _ in range(len(plain) if most is None else most):
             try:
@@ -190,7 +190,9 @@ class Feed(Generic[N]):
             except IndexError:  # there are no more, or another thread was quicker
                 return
             try:
-                data = loads(message)
+                if len(message) > jsontext.SHORT:
+                    jsontext.check_depth(message)
+                data = parse(message)
                 params = data["params"]
                 ours = data["method"] == method and params["subscription"] in ids
                 result = params["result"]

@@ -21,6 +21,8 @@ except ImportError:  # the extra is not installed
 
 #: How deep a JSON text may nest. orjson alone would take 1,024, ``json`` what is left of the stack.
 MAX_DEPTH = 512
+#: A text of no more characters can't nest too deep, since what opens must close.
+SHORT = 2 * MAX_DEPTH
 
 _I64_MIN = -(2**63)
 _U64_MAX = 2**64 - 1
@@ -88,7 +90,7 @@ def _depth(text: bytes) -> int:
 
 def check_depth(text: str | bytes) -> None:
     """``ValueError`` where ``text`` nests too deep; nearly all are too short, or have too few brackets."""
-    if len(text) <= 2 * MAX_DEPTH:
+    if len(text) <= SHORT:
         return
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
