@@ -8,13 +8,16 @@ acknowledgement. Several threads may receive; each response goes to one of them.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 from backtest_sync.errors import RequestTimeoutError, SessionClosedError
 from backtest_sync.frames import Binary
+from backtest_sync.inbox import acquire
 from backtest_sync.limits import Deadline
 from backtest_sync.protocol.codec import decode_response, encode_request
 
@@ -27,6 +30,9 @@ logger = logging.getLogger("backtest_sync")
 #: A response with its sequence, or ``None`` where the server gave it none.
 Item = tuple["int | None", "Response"]
 
+#: The reason of every error of a session that was closed or aborted on this side.
+CLOSED = "the session is closed"
+
 
 class Channel:
     """The responses of one whole connection."""
@@ -37,14 +43,15 @@ class Channel:
         self._connection = connection
         self.session_id: str | None = None  # once there is one
         self._log_raw = log_raw
-        self._turn = threading.Lock()  # held by the one thread that receives
-        self._payloads: deque[bytes] = deque()  # received, not decoded
-        self._kept: deque[tuple[int | None, DiscoveryBatch]] = (
-            deque()
-        )  # discoveries that somebody passed over
-        self._backlog: deque[Item] = deque()  # read before its time
+        self._pid = os.getpid()
+        # held by the one thread that waits for the connection; a signal handler may need it again
+        self._turn = threading.RLock()
+        self._queue: deque[bytes] = deque()  # received, not decoded
+        self._early: deque[Item] = deque()  # read before their time: they come before the queue
+        self._kept: deque[tuple[int | None, DiscoveryBatch]] = deque()  # that somebody passed over
         self._last_sequence = last_sequence
         self._closer: int | None = None  # the thread that closes: every other waiter gives up
+        self._leaving = False  # whether somebody closes, or has closed
         self._closed = False
         self._end_told = False
         self._completed = False
@@ -53,19 +60,29 @@ class Channel:
 
     def send(self, request: Request, deadline: Deadline) -> None:
         """Encode and send one request."""
-        if self._closed:
-            raise SessionClosedError("websocket closed")
-        self._connection.send(encode_request(request), deadline)
+        self.check_open()
+        try:
+            self._connection.send(encode_request(request), deadline)
+        except SessionClosedError:
+            end = self._connection.end
+            if end is None or end.ours:
+                raise
+            raise self._lost(end) from end.cause
 
     # --- receiving
 
     @property
     def last_sequence(self) -> int | None:
         """The highest sequence that was handed over with nothing before it still waiting here."""
-        waiting = [seq for seq, _ in (*self._kept, *self._backlog) if seq is not None]
+        waiting = [seq for seq, _ in (*self._kept, *self._early) if seq is not None]
         if waiting and self._last_sequence is not None:
             return min(self._last_sequence, min(waiting) - 1)
         return self._last_sequence
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something that need not be waited for."""
+        return bool(self._queue or self._early or self._connection.queued_bytes)
 
     def receive(
         self, deadline: Deadline, silence: float | None = None, *, kept: bool = False
@@ -75,34 +92,46 @@ class Channel:
         Waits until ``deadline``, and no longer than ``silence`` seconds for this one. What was kept comes
         only with ``kept``, and then first.
         """
-        payload = None
-        if not (self._backlog or (kept and self._kept)):
-            # the usual case, at the least cost: `deque.popleft` gives each payload to one thread
-            try:
-                payload = self._payloads.popleft()
-            except IndexError:
-                payload = None
-        return self._wait(deadline, silence, kept) if payload is None else self._decode(payload)
+        try:
+            # the usual case, at the least cost: each payload goes to one thread by itself
+            payload = self._queue.popleft()
+        except IndexError:
+            return self._wait(deadline, silence, kept)
+        if self._early or self._leaving or (kept and self._kept):
+            self._queue.appendleft(payload)  # something else comes first
+            return self._wait(deadline, silence, kept)
+        return self._decode(payload)
 
     def _wait(self, deadline: Deadline, silence: float | None, kept: bool) -> Item | None:
         """`receive` where something else comes first, or nothing is there yet."""
-        if not self._turn.acquire(blocking=False):
-            self._acquire_turn(deadline, silence)
+        self.check_process()
+        if self._closer == threading.get_ident():
+            return self._next(deadline, silence, kept)  # all others leave: no need for a turn
+        limit = deadline.sooner(silence)
+        if not acquire(self._turn, limit):
+            raise RequestTimeoutError("receiving", limit.timeout or 0.0)
         try:
-            if kept and self._kept:
-                return self._kept.popleft()
-            if self._backlog:
-                return self._backlog.popleft()
-            while True:
-                if not self._payloads and not self._refill(deadline, silence):
-                    return None
-                try:
-                    payload = self._payloads.popleft()
-                except IndexError:  # a receiver that did not need to wait took it
-                    continue
-                return self._decode(payload)
+            return self._next(deadline, silence, kept)
         finally:
             self._turn.release()
+
+    def _next(self, deadline: Deadline, silence: float | None, kept: bool) -> Item | None:
+        while True:
+            if self._evicted():
+                self._leave()
+            try:
+                if kept and self._kept:
+                    return self._kept.popleft()
+                if self._early:
+                    return self._early.popleft()
+                payload = self._queue.popleft()
+            except IndexError:  # there is nothing, or another thread was quicker
+                if not self._refill(deadline, silence):
+                    return None
+            else:
+                if not self._evicted():
+                    return self._decode(payload)
+                self._queue.appendleft(payload)  # it may be what the one who closes waits for
 
     def _decode(self, payload: bytes) -> Item:
         item = decode_response(payload)
@@ -111,64 +140,41 @@ class Channel:
             self._last_sequence = seq
         return item
 
-    def keep(self, seq: int | None, discovery: DiscoveryBatch) -> None:
-        """Hold back a discovery for whoever asks for one next."""
-        self._kept.append((seq, discovery))
-
-    def take_kept(self) -> DiscoveryBatch | None:
-        """The first that was held back, if any."""
-        try:
-            return self._kept.popleft()[1]
-        except IndexError:
-            return None
-
-    def put_behind(self, items: Iterable[Item]) -> None:
-        """Queue what was read too early, behind what is queued already."""
-        self._backlog.extend(items)
-
-    def discard(self, kinds: tuple[type, ...]) -> None:
-        """Forget queued responses of these kinds: a later request has overtaken them."""
-        if self._backlog:
-            self._backlog = deque(item for item in self._backlog if not isinstance(item[1], kinds))
-
-    def _acquire_turn(self, deadline: Deadline, silence: float | None) -> None:
-        limit = deadline.sooner(silence)
-        left = limit.remaining()
-        if not self._turn.acquire(timeout=-1 if left is None else left):
-            raise RequestTimeoutError("receiving", limit.timeout or 0.0)
-
     def _refill(self, deadline: Deadline, silence: float | None) -> bool:
-        """Wait for payloads; false once the stream is over."""
-        while not self._payloads:
-            if self._evicted():
-                raise SessionClosedError("the session was closed by another thread")
-            if self._finished():  # nothing more will come: take what is there, wait for nothing
-                deadline = Deadline(0)
-            elif deadline.over():
-                raise RequestTimeoutError("receiving", deadline.timeout or 0.0)
-            limit = deadline.sooner(silence)
-            chunk = self._connection.receive(limit, self._given_up)
-            if chunk:
-                self._payloads.extend(self._texts(chunk))
-            elif self._evicted():
-                continue
-            elif self._finished():
-                return False
-            elif (end := self._connection.end) is not None:
-                return self._ended(end)
-            elif limit.expired:
-                raise RequestTimeoutError("receiving", limit.timeout or 0.0)
+        """Wait until there is something to look at; false once the stream is over."""
+        if self._finished():  # nothing more will come: take what is there, wait for nothing
+            deadline = Deadline(0)
+        elif deadline.over():
+            raise RequestTimeoutError("receiving", deadline.timeout or 0.0)
+        limit = deadline.sooner(silence)
+        chunk = self._connection.receive(limit, self._roused)
+        if chunk:
+            self._queue.extend(self._texts(chunk))
+            return True
+        if self._queue or self._early or self._evicted():
+            return True
+        if self._finished():
+            return False
+        end = self._connection.end
+        if end is not None:
+            return self._ended(end)
+        if limit.expired:
+            raise RequestTimeoutError("receiving", limit.timeout or 0.0)
         return True
+
+    def _roused(self) -> bool:
+        """Whether who waits for the connection has to look at something else."""
+        return bool(self._queue or self._early) or self._finished() or self._evicted()
 
     def _texts(self, chunk: list[bytes]) -> list[bytes]:
         """The payloads to decode: binary ones count when they are UTF-8 (protocol/control.md §3)."""
-        if Binary in map(type, chunk):
+        if any(type(payload) is Binary for payload in chunk):
             chunk = [
                 bytes(payload) for payload in chunk if type(payload) is bytes or _is_text(payload)
             ]
         if self._log_raw:
             for payload in chunk:
-                logger.debug("received %s", payload.decode())
+                logger.debug("received %s", payload.decode(errors="replace"))
         return chunk
 
     def _ended(self, end: End) -> bool:
@@ -176,21 +182,58 @@ class Channel:
         told, self._end_told = self._end_told, True
         if end.ours or told or self._completed or self._closer is not None:
             return False
-        raise SessionClosedError(end.reason, code=end.code, hint=self._way_back()) from end.cause
+        raise self._lost(end) from end.cause
 
-    def _way_back(self) -> str:
-        """What to do after the connection of a session was lost."""
-        if self.session_id is None:
-            return ""
-        return (
-            "The session may live on: continue it with "
-            f"attach_session({self.session_id!r}, {self.last_sequence})"
-        )
+    def _lost(self, end: End) -> SessionClosedError:
+        hint = ""
+        if self.session_id is not None:
+            hint = (
+                "The session may live on: continue it with "
+                f"attach_session({self.session_id!r}, {self.last_sequence})"
+            )
+        return SessionClosedError(end.reason, code=end.code, hint=hint)
+
+    # --- what waits here
+
+    def keep(self, seq: int | None, discovery: DiscoveryBatch) -> None:
+        """Hold back a discovery for whoever asks for one next."""
+        self._kept.append((seq, discovery))
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether a discovery is held back."""
+        return bool(self._kept)
+
+    def take_kept(self) -> tuple[int | None, DiscoveryBatch] | None:
+        """The first that was held back, if any, with its sequence."""
+        try:
+            return self._kept.popleft()
+        except IndexError:
+            return None
+
+    def put_back(self, seq: int | None, discovery: DiscoveryBatch) -> None:
+        """Hold back a discovery again: it is the first."""
+        self._kept.appendleft((seq, discovery))
+
+    def put_behind(self, items: Iterable[Item]) -> None:
+        """Queue what was read too early, behind what is queued already."""
+        self._early.extend(items)
+
+    def discard(self, kinds: tuple[type, ...]) -> None:
+        """Forget early responses of these kinds: a later request has overtaken them."""
+        for _ in range(len(self._early)):
+            item = self._early.popleft()
+            if not isinstance(item[1], kinds):
+                self._early.append(item)
 
     def complete(self) -> None:
         """The run is completed: from now on the stream is over where nothing is queued."""
         self._completed = True
         self._connection.wake()
+
+    def _finished(self) -> bool:
+        """Whether nobody but a closer has anything to wait for."""
+        return self._completed and self._closer is None
 
     # --- ending
 
@@ -204,34 +247,53 @@ class Channel:
         """Whether `close` or `abort` was called."""
         return self._closed
 
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Every other thread is sent away; this one alone may send and receive."""
+        before = self._closer
+        self._closer, self._leaving = threading.get_ident(), True
+        try:
+            self._connection.wake()
+            yield
+        finally:
+            self._closer, self._leaving = before, self._closed or before is not None
+
+    def close(self, code: int | None, reason: str) -> None:
+        """Send a close frame if possible and end the connection; what was not received is dropped."""
+        self._closed = self._leaving = True
+        self._connection.close(code, reason)
+        self._queue.clear()
+
+    def abort(self) -> None:
+        """End the connection without a frame; what was not received is dropped."""
+        self._closed = self._leaving = True
+        self._connection.abort()
+        self._queue.clear()
+
+    def is_foreign(self) -> bool:
+        """Whether this is a forked process's copy of another's session."""
+        return os.getpid() != self._pid
+
+    def check_process(self) -> None:
+        """`SessionClosedError` in a forked process."""
+        if self.is_foreign():
+            raise SessionClosedError(
+                f"the session belongs to process {self._pid}",
+                hint="After a fork, create or attach another in the new process",
+            )
+
+    def check_open(self) -> None:
+        """`SessionClosedError` where nothing more can be asked of the session."""
+        self.check_process()
+        if self._evicted():
+            self._leave()
+
     def _evicted(self) -> bool:
         return self._closed or (self._closer is not None and self._closer != threading.get_ident())
 
-    def _finished(self) -> bool:
-        """Whether nobody but a closer has anything to wait for."""
-        return self._completed and self._closer is None
-
-    def _given_up(self) -> bool:
-        return self._finished() or self._evicted()
-
-    def start_closing(self) -> None:
-        """Send every other waiter away; this thread alone may go on receiving."""
-        self._closer = threading.get_ident()
-        self._connection.wake()
-
-    def stop_closing(self) -> None:
-        """Closing failed: the channel may be used again."""
-        self._closer = None
-
-    def close(self, code: int | None, reason: str) -> None:
-        """Send a close frame if possible and end the connection."""
-        self._closed = True
-        self._connection.close(code, reason)
-
-    def abort(self) -> None:
-        """End the connection without a frame."""
-        self._closed = True
-        self._connection.abort()
+    def _leave(self) -> NoReturn:
+        self._connection.wake()  # so that the one who closes sees what was put back
+        raise SessionClosedError(CLOSED if self._closed else "closed by another thread")
 
 
 def _is_text(payload: bytes) -> bool:

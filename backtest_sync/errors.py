@@ -112,6 +112,7 @@ class SessionClosedError(BacktestClientError):
         super().__init__(f"websocket closed: {reason}{f'. {hint}' if hint else ''}")
         self.reason = reason
         self.code = code
+        self.hint = hint
 
 
 class ReconnectFailedError(SessionClosedError):

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from attrs import frozen
 
@@ -30,7 +31,13 @@ def wait_slice(left: float | None) -> float | None:
     return _LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT)
 
 
-def acquire(lock: threading.Lock, deadline: Deadline) -> bool:
+class Acquirable(Protocol):
+    """A lock, re-entrant or not."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+
+def acquire(lock: Acquirable, deadline: Deadline) -> bool:
     """Take ``lock`` before ``deadline``; whether it was taken."""
     if lock.acquire(blocking=False):
         return True

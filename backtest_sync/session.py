@@ -14,33 +14,38 @@ them; readiness is recorded; discoveries are kept, in order, for whoever asks fo
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync import handshake
-from backtest_sync.driver import ALL_SLOTS, PAUSING, Driver, watcher
+from backtest_sync.arguments import (
+    Step,
+    as_close_frame,
+    as_continue,
+    as_status,
+    as_steps,
+    check_callback,
+)
+from backtest_sync.driver import PAUSING, Driver, watcher
 from backtest_sync.errors import (
     BacktestClientError,
     InvalidParamsError,
-    RemoteError,
     RequestTimeoutError,
-    SessionClosedError,
     UnexpectedResponseError,
 )
-from backtest_sync.handshake import OnEvent, Wait, is_failure
+from backtest_sync.handshake import OnEvent, Wait
+from backtest_sync.inbox import acquire
 from backtest_sync.limits import GRACEFUL_CLOSE_LIMIT, HANDSHAKE_LIMIT, Deadline, check_timeout
 from backtest_sync.protocol import (
     BacktestStatus,
-    CloseBacktestSession,
     Completed,
     Continue,
     ContinueTo,
     Paused,
+    Request,
     SessionCoverage,
-    Success,
 )
+from backtest_sync.protocol.fields import U32_MAX, shown, to_uint
 from backtest_sync.results import (
     AdvanceState,
     ConnectionStatus,
@@ -49,28 +54,23 @@ from backtest_sync.results import (
     ReadyOutcome,
     RunResult,
 )
-from backtest_sync.session_streams import SessionStreams
+from backtest_sync.session_endpoint import SessionEndpoint
+from backtest_sync.subscription import drain
 
 if TYPE_CHECKING:
     import ssl
-    from os import PathLike
 
     from backtest_sync.channel import Channel
     from backtest_sync.protocol import (
-        AccountData,
-        Request,
         Response,
         SessionAttached,
         SessionCreated,
         SessionSummary,
     )
-    from backtest_sync.protocol.fields import AddressLike, ModificationsLike
-    from backtest_sync.rpc import RpcClient
-
-Step = Callable[["BacktestSession"], "Continue | int | None"]
+    from backtest_sync.protocol.fields import ModificationsLike, TransactionLike
 
 
-class BacktestSession(SessionStreams):
+class BacktestSession(SessionEndpoint):
     """A session, made by `BacktestClient.create_session` or `BacktestClient.attach_session`.
 
     A context manager (leaving it closes the session) and an iterator of events.
@@ -86,14 +86,13 @@ class BacktestSession(SessionStreams):
         request_timeout: float | None,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
-        super().__init__(rpc_endpoint, ssl_context)
+        super().__init__(rpc_endpoint, request_timeout, ssl_context)
         self._channel = channel
         channel.session_id = created.session_id
         self._created = created
         self._driver = Driver(channel, ready=ready)
-        self._request_timeout = request_timeout
-        self._closing = threading.Lock()  # held by the one thread that closes
-        self._rpc: RpcClient | None = None
+        # held by the one thread that closes; a signal handler may close in the middle of it
+        self._closing = threading.RLock()
 
     # --- what it is
 
@@ -163,9 +162,7 @@ class BacktestSession(SessionStreams):
     @property
     def coverage(self) -> SessionCoverage:
         """What was seen of the range so far (protocol/control.md §7)."""
-        return SessionCoverage(
-            highest_slot_seen=self._driver.highest_slot, completed=self._driver.completed
-        )
+        return self._driver.coverage
 
     def __repr__(self) -> str:
         state = "completed" if self.is_completed else self.connection_status.value
@@ -181,22 +178,31 @@ class BacktestSession(SessionStreams):
     # --- sending
 
     def send(self, request: Request, timeout: float | None = None) -> None:
-        """Send any request; ``timeout`` is a deadline. A ``Continue`` or ``ContinueTo`` resets readiness."""
+        """Send any request, and do not wait for what it brings. A ``Continue`` or ``ContinueTo`` resets readiness.
+
+        ``timeout`` is a deadline. Raises `InvalidParamsError`, `SessionClosedError` and `RequestTimeoutError`,
+        after which it is open whether the request went out.
+        """
+        if not isinstance(request, Request):
+            raise InvalidParamsError(f"request: expected a request value, got {shown(request)}")
+        deadline = self._deadline(timeout)
         if isinstance(request, (Continue, ContinueTo)):
-            self._driver.send_continue(request, self._deadline(timeout))
+            self._driver.send(request, deadline)
         else:
-            self._channel.send(request, self._deadline(timeout))
+            self._channel.send(request, deadline)
 
     def send_continue(
         self, params: Continue | int | None = None, timeout: float | None = None
     ) -> None:
-        """Send a ``Continue``, reset readiness, do not wait. ``timeout`` is a deadline."""
+        """`send` a ``Continue`` (or so many slots; one by default). ``timeout`` is a deadline."""
         self.send(as_continue(params), timeout)
 
     def resume_attached_session(self, timeout: float | None = None) -> None:
-        """Let an attached session go on, once its subscriptions are rebuilt. ``timeout`` is a deadline.
+        """Let an attached session go on, once its subscriptions are rebuilt.
 
-        What arrives before the acknowledgement is kept, in order, for the next receiver.
+        What arrives before the acknowledgement is kept, in order, for the next receiver. ``timeout`` is a
+        deadline; in any case the server may stay silent for no longer than 120 s. Raises `RemoteError`,
+        `SessionClosedError` and `RequestTimeoutError`.
         """
         if handshake.resume(self._channel, Wait(self._deadline(timeout), HANDSHAKE_LIMIT)):
             self._driver.ready = True
@@ -211,11 +217,15 @@ class BacktestSession(SessionStreams):
         """The next response, what was kept back first; readiness is left alone.
 
         ``None`` once the stream is over: after ``completed`` and what had arrived with it, after a close, and
-        after the loss of the connection was told by `SessionClosedError`. ``timeout`` is a deadline.
+        after the loss of the connection was told. ``timeout`` is a deadline. Errors of the server are values
+        here. Raises `RequestTimeoutError`, `DeserializeError` (the connection stays usable) and
+        `SessionClosedError` (the connection was lost, or closed by another thread).
         """
+        deadline = self._deadline(timeout)
         if self._channel.closed:
             return None
-        item = self._channel.receive(self._deadline(timeout), kept=True)
+        self._channel.check_process()
+        item = self._channel.receive(deadline, kept=True)
         if item is None:
             return None
         self._driver.note(item[1])
@@ -229,13 +239,24 @@ class BacktestSession(SessionStreams):
         return response
 
     def responses(self, timeout: float | None = None) -> Iterator[Response]:
-        """Events until the stream ends; ``timeout`` is a silence. Leaving the loop closes the session."""
+        """Events until the stream ends; ``timeout`` is a silence. Raises as `next_event` does.
+
+        However the loop is left, by its end, a ``break`` or an error, that closes the session, as leaving a
+        ``with`` block does. Only Ctrl-C leaves it open.
+        """
         check_timeout(timeout)
+        return self._responses(timeout)
+
+    def _responses(self, timeout: float | None) -> Iterator[Response]:
         try:
             while (response := self.next_event(timeout)) is not None:
                 yield response
-        finally:
-            self.close()
+        except KeyboardInterrupt:
+            raise  # back in the caller at once, who may close
+        except BaseException as left:
+            self.__exit__(type(left), left, left.__traceback__)
+            raise
+        self.__exit__(None, None, None)
 
     def __iter__(self) -> Iterator[Response]:
         return self
@@ -251,10 +272,12 @@ class BacktestSession(SessionStreams):
     def ensure_ready(
         self, timeout: float | None = None, on_event: OnEvent | None = None
     ) -> ReadyOutcome:
-        """Wait until the server waits for a ``Continue``, or the run is over. ``timeout`` is a deadline.
+        """Wait until the server waits for a ``Continue``, or the run is over.
 
-        Paused counts as ready. Consumes all but discoveries, which are kept.
+        Paused counts as ready. ``timeout`` is a deadline. Consumes all but discoveries, which are kept. Raises
+        `RemoteError`, `SessionClosedError`, `RequestTimeoutError`, `DeserializeError`.
         """
+        check_callback(on_event, "on_event")
         return self._driver.ensure_ready(self._deadline(timeout), None, on_event)
 
     def wait_for_status(
@@ -266,8 +289,9 @@ class BacktestSession(SessionStreams):
         """Return once the server emitted ``status`` (or its wire spelling). ``timeout`` is a deadline.
 
         Consumes all but discoveries; readiness is recorded. `UnexpectedResponseError` when the run completes
-        first.
+        first; else raises as `ensure_ready` does.
         """
+        check_callback(on_event, "on_event")
         self._driver.wait_for_status(as_status(status), self._deadline(timeout), on_event)
 
     def advance_step(
@@ -279,9 +303,13 @@ class BacktestSession(SessionStreams):
     ) -> None:
         """Read one response and apply it to ``state``. ``timeout`` is a deadline.
 
-        ``wait_for_slots`` warns of more slots than ``state`` expects. `UnexpectedResponseError` for what can't
-        come while continuing (``paused``, session messages).
+        ``wait_for_slots`` warns of more slots than ``state`` expects. A discovery is kept as well.
+        `UnexpectedResponseError` for what can't come while continuing (``paused``, session messages); else
+        raises as `ensure_ready` does.
         """
+        if not isinstance(state, AdvanceState):
+            raise InvalidParamsError(f"state: expected an AdvanceState, got {shown(state)}")
+        check_callback(on_event, "on_event")
         self._driver.step(state, wait_for_slots, self._deadline(timeout), on_event)
 
     def continue_until_ready(
@@ -294,8 +322,11 @@ class BacktestSession(SessionStreams):
     ) -> ContinueResult:
         """Send a ``Continue`` and wait until the server is ready again, or done with the range.
 
-        Waits for readiness first where it has not come yet. ``timeout`` is a silence, ``deadline`` (seconds)
-        bounds the whole. Consumes all but discoveries, which are kept.
+        Waits for readiness first where it has not come yet; what has come by then does not count. ``timeout``
+        is a silence, ``deadline`` (seconds) bounds the whole. Consumes all but discoveries, which are kept.
+        Where the run is over already, nothing is sent. `UnexpectedResponseError` for a ``paused``; else raises
+        as `ensure_ready` does; after a `RemoteError` that refuses the ``Continue`` the session is ready for
+        another.
         """
         return self._continue(as_continue(cont), False, timeout, on_event, deadline)
 
@@ -314,8 +345,8 @@ class BacktestSession(SessionStreams):
         self,
         advance_count: int = 1,
         *,
-        transactions: Iterable[Any] = (),
-        modify_accounts: Mapping[str, AccountData] | None = None,
+        transactions: Iterable[TransactionLike] = (),
+        modify_accounts: ModificationsLike | None = None,
         timeout: float | None = None,
         on_event: OnEvent | None = None,
     ) -> ContinueResult:
@@ -326,7 +357,7 @@ class BacktestSession(SessionStreams):
         """
         cont = Continue(
             advance_count=advance_count,
-            transactions=tuple(transactions),
+            transactions=transactions,
             modify_accounts={} if modify_accounts is None else modify_accounts,
         )
         return self._continue(cont, False, timeout, on_event, None)
@@ -340,39 +371,38 @@ class BacktestSession(SessionStreams):
     ) -> Paused:
         """Run up to, and stop before, batch ``batch_index`` of ``slot``; ``None`` runs the whole slot.
 
-        ``timeout`` is a deadline. `UnexpectedResponseError` when the run completes first. Consumes all but
-        discoveries, which are kept.
+        Waits for readiness first. ``timeout`` is a deadline; asked for the same place again, it goes on waiting.
+        Consumes all but discoveries, which are kept. `UnexpectedResponseError` when the run completes first; else
+        raises as `ensure_ready` does.
         """
         target = ContinueTo(slot=slot, batch_index=batch_index)
+        check_callback(on_event, "on_event")
         limit = self._deadline(timeout)
-        outcome = self._driver.ensure_ready(limit, None, on_event)
-        if outcome is ReadyOutcome.READY:
-            paused = self._driver.pause_at(target, limit, on_event)
-            if paused is not None:
-                return paused
-        raise UnexpectedResponseError(PAUSING, Completed(summary=self.summary))
+        self._driver.ensure_ready(limit, None, on_event)
+        paused = self._driver.pause_at(target, limit, on_event)
+        if paused is None:
+            raise UnexpectedResponseError(PAUSING, Completed(summary=self.summary))
+        return paused
 
     def advance_to_discovery(
         self, timeout: float | None = None, *, offset: int = 0
     ) -> DiscoveryPause | None:
         """Run until the next discovery and pause before its batch; ``None`` when the range is done.
 
-        ``offset`` batches later: 1 stops just after the discovered batch. ``timeout`` is a deadline. A kept
-        discovery of a slot that the session has passed is skipped: no pause can reach it any more.
+        ``offset`` batches later: 1 stops just after the discovered batch. Consumes what it passes. ``timeout``
+        is a deadline; called again, it goes on with the same discovery. A kept discovery of a place that the
+        session has passed is skipped: no pause can reach it any more. Raises as `ensure_ready` does; after a
+        `RemoteError` the next call goes on with the next discovery.
         """
-        if offset < 0:
-            raise InvalidParamsError(f"offset must be a batch count of 0 or more, not {offset}")
-        limit = self._deadline(timeout)
-        discovery = self._driver.next_discovery(limit)
-        if discovery is None:
-            return None
-        target = ContinueTo(slot=discovery.slot, batch_index=discovery.batch_index + offset)
-        paused = self._driver.pause_at(target, limit, None)
-        return None if paused is None else DiscoveryPause(discovery=discovery, paused=paused)
+        offset = to_uint(offset, "offset", U32_MAX)
+        return self._driver.pause_at_discovery(offset, self._deadline(timeout))
 
     def discoveries(self, timeout: float | None = None) -> Iterator[DiscoveryPause]:
-        """`advance_to_discovery` until the range is done; ``timeout`` bounds each step."""
+        """`advance_to_discovery` until the range is done; ``timeout`` is the deadline of each step."""
         check_timeout(timeout)
+        return self._discoveries(timeout)
+
+    def _discoveries(self, timeout: float | None) -> Iterator[DiscoveryPause]:
         while (pause := self.advance_to_discovery(timeout)) is not None:
             yield pause
 
@@ -385,116 +415,71 @@ class BacktestSession(SessionStreams):
         on_event: OnEvent | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> RunResult:
-        """Drive the session to completion.
+        """Drive the session to completion, and wait for the rest of its subscriptions (`drain`).
 
         ``step``: slots of each ``Continue`` (all that remain by default), or a function of the session, called
         at each readiness, that returns the next ``Continue`` (or a number of slots; ``None`` ends the run).
         ``progress(slot, announced)`` is called for each slot. ``timeout`` is a silence, ``deadline`` (seconds)
-        bounds the whole.
+        bounds the whole. Consumes all but discoveries, which are kept. Raises as `continue_until_ready` does, and
+        `SubscriptionError` as `drain` does.
         """
-        next_step: Step = step if callable(step) else lambda _: ALL_SLOTS if step is None else step
+        next_step = as_steps(step)
+        check_callback(on_event, "on_event")
+        check_callback(progress, "progress")
         watch = on_event if progress is None else watcher(progress, on_event)
         whole = Deadline(check_timeout(deadline, "deadline"))
         silence = self._timeout(timeout)
-        driver = self._driver
-        driver.first_slot = None
-        slots, statuses, continues, started = (
-            driver.slots,
-            driver.statuses.copy(),
-            0,
-            time.monotonic(),
-        )
+        driver, tally = self._driver, self._driver.begin_run()
         while driver.ensure_ready(whole, silence, watch) is ReadyOutcome.READY:
             request = next_step(self)
             if request is None:
                 break
-            continues += 1
-            driver.drive(as_continue(request), False, whole, silence, watch)
+            driver.drive(request, False, whole, silence, watch)
         if driver.completed:
-            self.drain()
-        announced = driver.slots - slots
-        return RunResult(
-            completed=driver.completed,
-            first_slot=driver.first_slot,
-            last_slot=driver.last_slot if announced else None,
-            slots=announced,
-            continues=continues,
-            duration=time.monotonic() - started,
-            statuses={
-                getattr(status, "value", status): count
-                for status, count in (driver.statuses - statuses).items()
-            },
-            summary=driver.summary,
-            coverage=self.coverage,
-        )
-
-    # --- the session endpoint
-
-    @property
-    def rpc(self) -> RpcClient:
-        """The session's JSON-RPC. Usable once the session was ready; it needs no key."""
-        if self._rpc is None:
-            from backtest_sync.rpc import RpcClient
-
-            self._rpc = RpcClient(self._endpoint, ssl_context=self._ssl_context)
-        return self._rpc
-
-    def modify_accounts(self, modifications: ModificationsLike) -> int:
-        """Write accounts at once (address to `AccountData`), for example while paused; how many.
-
-        Undo by writing the old accounts back. To change state with a ``Continue``, pass ``modify_accounts``
-        there.
-        """
-        return self.rpc.modify_accounts(modifications)
-
-    def modify_program(
-        self, program_id: AddressLike, elf: bytes | str | PathLike[str]
-    ) -> dict[str, AccountData]:
-        """The modification that gives a deployed program new code: ``{program_data_address: AccountData}``.
-
-        ``elf``: its bytes, or the path of a file. Call it once the session was ready. Nothing changes until the
-        result is sent: pass it to `continue_` (``modify_accounts``) or `modify_accounts`.
-
-        Raises `ProgramModError` (protocol/programs.md §1).
-        """
-        from backtest_sync.programs import modify_program
-
-        return modify_program(self.rpc, program_id, elf)
+            drain(self._handles(), deadline=whole)
+        return driver.end_run(tally)
 
     # --- ending
 
     def close(self, timeout: float | None = None) -> None:
-        """Have the server clean up, then close the WebSocket. Idempotent; from any thread.
+        """Have the server clean up, then close the WebSocket. Idempotent; from any thread and any callback.
 
-        Other waiters get `SessionClosedError`. ``timeout`` is a deadline; without any, 120 s. After a failure
-        (`RequestTimeoutError`, `RemoteError`) the connection is kept, so that close may be called again.
+        Its subscriptions are stopped first, with what came for them handed out. Other waiters get
+        `SessionClosedError`. What arrives meanwhile is passed over. ``timeout`` is a deadline; without any, 120 s.
+        A lost connection is closed well enough. After a failure (`RequestTimeoutError`, `RemoteError`) the
+        connection is kept, so that close may be called again.
         """
-        self._close(timeout, None, "")
+        self._close(timeout, None)
 
     def close_with_frame(
         self, timeout: float | None = None, frame: tuple[int, str] | None = None
     ) -> None:
         """`close` with ``frame``: the ``(code, reason)`` of the close frame, or ``None`` for an empty one."""
-        code, reason = (None, "") if frame is None else frame
-        self._close(timeout, code, reason)
+        self._close(timeout, frame)
 
     def close_with_reason(
         self, timeout: float | None = None, code: int = 1000, reason: str = ""
     ) -> None:
         """`close` with a code and reason (at most 123 bytes) for the close frame."""
-        self._close(timeout, code, reason)
+        self._close(timeout, (code, reason))
 
     def abort(self) -> None:
-        """Drop the connection, no clean-up request: the server keeps the session for its disconnect timeout."""
+        """Drop the connection and all subscriptions at once, no clean-up request.
+
+        The server keeps the session for its disconnect timeout. Other waiters get `SessionClosedError`.
+        """
         self._channel.abort()
-        self._end_rpc()
+        if not self._channel.is_foreign():
+            self._drop_streams()
+            self._end_rpc()
 
     def __enter__(self) -> BacktestSession:
         return self
 
     def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
+        """`close` within 5 s, or else `abort`. After an exception nothing is waited for but the server."""
         try:
-            self.close(GRACEFUL_CLOSE_LIMIT)
+            self._close(GRACEFUL_CLOSE_LIMIT, None, drain=value is None)
         except BacktestClientError:
             if value is None:
                 raise
@@ -503,9 +488,6 @@ class BacktestSession(SessionStreams):
                 self.abort()
 
     # --- inside
-
-    def _timeout(self, timeout: float | None) -> float | None:
-        return self._request_timeout if timeout is None else check_timeout(timeout)
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout(timeout))
@@ -518,12 +500,11 @@ class BacktestSession(SessionStreams):
         on_event: OnEvent | None,
         deadline: float | None,
     ) -> ContinueResult:
+        check_callback(on_event, "on_event")
         whole = Deadline(check_timeout(deadline, "deadline"))
         silence = self._timeout(timeout)
-        if self._driver.ensure_ready(whole, silence, on_event) is ReadyOutcome.COMPLETED:
-            state = AdvanceState(cont.advance_count, completed=True, summary=self.summary)
-        else:
-            state = self._driver.drive(cont, wait_for_slots, whole, silence, on_event)
+        self._driver.ensure_ready(whole, silence, on_event)
+        state = self._driver.drive(cont, wait_for_slots, whole, silence, on_event)
         return ContinueResult(
             slot_notifications=state.slot_notifications,
             last_slot=state.last_slot,
@@ -533,75 +514,22 @@ class BacktestSession(SessionStreams):
             summary=state.summary,
         )
 
-    def _close(self, timeout: float | None, code: int | None, reason: str) -> None:
-        check_close_frame(code, reason)
+    def _close(
+        self, timeout: float | None, frame: tuple[int, str] | None, *, drain: bool = True
+    ) -> None:
+        code, reason = as_close_frame(frame)
         deadline = self._deadline(timeout).sooner(HANDSHAKE_LIMIT)
-        left = deadline.remaining()
-        if not self._closing.acquire(timeout=-1 if left is None else left):
+        if self._channel.is_foreign():
+            self._channel.abort()  # gives back this process's copy; the other's goes on
+            return
+        if not acquire(self._closing, deadline):
             raise RequestTimeoutError("closing", deadline.timeout or 0.0)
         try:
-            if self._channel.closed:
-                return
-            self._channel.start_closing()
-            try:
-                self._stop_streams()
-                self._clean_up(deadline)
-                self._channel.close(code, reason)
+            if not self._channel.closed:
+                with self._channel.closing():
+                    self._end_streams(deadline, drain=drain)
+                    self._driver.end_session(deadline)
+                    self._channel.close(code, reason)
                 self._end_rpc()
-            finally:
-                self._channel.stop_closing()
         finally:
             self._closing.release()
-
-    def _end_rpc(self) -> None:
-        if self._rpc is not None:
-            self._rpc.close()
-
-    def _clean_up(self, deadline: Deadline) -> None:
-        """Have the server end the session; stray events are skipped, a lost connection is enough."""
-        try:
-            self._channel.send(CloseBacktestSession(), deadline)
-        except SessionClosedError:
-            return
-        while (item := self._channel.receive(deadline)) is not None:
-            response = item[1]
-            self._driver.note(response)
-            if is_failure(response):
-                raise RemoteError(response.error)
-            if isinstance(response, (Success, Completed)):
-                return
-
-
-def as_continue(cont: Continue | int | None) -> Continue:
-    """A ``Continue``: as it is, of so many slots, or of one."""
-    if isinstance(cont, Continue):
-        return cont
-    return _slots(1 if cont is None else cont)
-
-
-@lru_cache(maxsize=8, typed=True)
-def _slots(count: int) -> Continue:
-    """The ``Continue`` that a loop of equal steps sends again and again."""
-    return Continue(advance_count=count)
-
-
-def as_status(status: BacktestStatus | str) -> BacktestStatus | str:
-    """A status from its wire spelling; one of a newer server's stays text."""
-    try:
-        return BacktestStatus(status)
-    except ValueError:
-        if isinstance(status, str) and status:
-            return status
-        raise InvalidParamsError(
-            f"status must be a BacktestStatus or its wire spelling, not {status!r}"
-        ) from None
-
-
-def check_close_frame(code: int | None, reason: str) -> None:
-    """A close frame that may be sent: RFC 6455 §7.4 and §5.5.1."""
-    if code is not None and not (
-        code in (1000, 1001, 1002, 1003, *range(1007, 1015)) or 3000 <= code < 5000
-    ):
-        raise InvalidParamsError(f"code must be a close code that may be sent, not {code!r}")
-    if len(reason.encode()) > 123:
-        raise InvalidParamsError(f"reason must be at most 123 bytes, not {len(reason.encode())}")

@@ -116,7 +116,7 @@ class Subscription(Generic[N]):
             self._check_iterator()
             filled = self._feed.fill(deadline)
             if filled is None:
-                raise self._timeout("a notification of", deadline)
+                raise self.timeout("a notification of", deadline)
             with self._decoding:
                 if filled and not self._ready:
                     self._feed.hand_out(self._ready.append, _AT_ONCE)
@@ -147,11 +147,8 @@ class Subscription(Generic[N]):
         returns at once: the stream ends after it.
         """
         self._check_process()
-        if drain:
-            self._feed.stop()
-        else:
-            self._discard()
-        if self._thread is not threading.current_thread():
+        self.begin_stop(drain)
+        if not self.calls_now:
             self.wait()
             self._raise_failure()
 
@@ -163,7 +160,7 @@ class Subscription(Generic[N]):
         """
         deadline = Deadline(check_timeout(timeout))
         if not self._wait(deadline):
-            raise self._timeout("the end of", deadline)
+            raise self.timeout("the end of", deadline)
         self._raise_failure()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -194,6 +191,18 @@ class Subscription(Generic[N]):
         """A number that grows as long as anything arrives or is handed out."""
         return self._feed.progress
 
+    @property
+    def calls_now(self) -> bool:
+        """Whether it is its callback that asks."""
+        return self._thread is threading.current_thread()
+
+    def begin_stop(self, drain: bool = True) -> None:
+        """`stop` that waits for nothing and raises nothing."""
+        if drain:
+            self._feed.stop()
+        else:
+            self._discard()
+
     def error(self, reason: str, cause: BaseException | None = None) -> SubscriptionError:
         """An error that names this stream."""
         return self._feed.topic.error(reason, cause)
@@ -210,7 +219,7 @@ class Subscription(Generic[N]):
         thread = self._thread
         if thread is None:
             return self._feed.run_out(deadline)
-        if thread is threading.current_thread():
+        if self.calls_now:
             raise InvalidParamsError(
                 "a subscription's callback can't wait for its own end: use stop"
             )
@@ -220,7 +229,8 @@ class Subscription(Generic[N]):
             thread.join(wait_slice(deadline.remaining()))
         return True
 
-    def _timeout(self, what: str, deadline: Deadline) -> RequestTimeoutError:
+    def timeout(self, what: str, deadline: Deadline) -> RequestTimeoutError:
+        """An error that says what of this stream did not come in time."""
         topic = self._feed.topic
         return RequestTimeoutError(
             f"waiting for {what} the {topic.kind} subscription for {topic.target}",
@@ -258,17 +268,25 @@ def _deliver(feed: Feed[N], on_notification: Callable[[N], object]) -> None:
         feed.fail(failure)
 
 
-def drain(subscriptions: Iterable[Subscription[Any]], timeout: float | None = 60.0) -> None:
+def drain(
+    subscriptions: Iterable[Subscription[Any]],
+    timeout: float | None = 60.0,
+    deadline: Deadline = _FOREVER,
+) -> None:
     """Wait until each has seen its end marker and handed out what came (protocol/managed.md §7).
 
     One that was stopped counts as ended. ``timeout`` is a silence of all of them, in seconds. Raises
-    `SubscriptionError` for the first that failed, its callback included, or that is silent for so long.
+    `SubscriptionError` for the first that failed, its callback included, or that is silent for so long, and
+    `RequestTimeoutError` at the deadline.
     """
     silence = check_timeout(timeout)
     handles = list(subscriptions)
     seen, quiet = -1, Deadline(silence)
     for handle in handles:
-        while not handle.wait(None if silence is None else silence / _LOOKS):
+        look = None if silence is None else silence / _LOOKS
+        while not handle.wait(deadline.sooner(look).remaining()):
+            if deadline.expired:
+                raise handle.timeout("the end of", deadline)
             progress = sum(other.progress for other in handles)
             if progress != seen:
                 seen, quiet = progress, Deadline(silence)

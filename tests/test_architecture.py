@@ -34,11 +34,11 @@ EVERYWHERE = {"attrs", "attr"}
 LAYERS = (
     {"errors", "version"},
     {"limits", "origins", "useragent"},
-    {"protocol", "frames", "urls", "ranges", "results"},
+    {"protocol", "frames", "urls", "ranges", "results", "arguments"},
     {"inbox", "stream", "upgrade", "link", "connection", "replies", "http", "jsonrpc", "feed"},
     {"channel", "handshake", "driver", "rest", "rpc", "rpc_types", "programs"},
     {"subscribe", "subscription", "subscriptions"},
-    {"session", "session_streams"},
+    {"session", "session_endpoint"},
     {"client"},
     {"local"},
     {"offline"},

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from backtest_sync import (
     AdvanceState,
-    BacktestClient,
     BacktestSession,
     BacktestStatus,
     Completed,
@@ -33,11 +31,21 @@ from backtest_sync import (
     UnexpectedResponseError,
     UnknownResponse,
 )
-from tests.support.scripted import Peer, ScriptedServer, frame, sid
+from tests.support.scripted import Peer, frame, sid
+from tests.support.sessions import (
+    COMPLETED,
+    READY,
+    SUCCESS,
+    discovery,
+    error,
+    numbered,
+    paused,
+    sends,
+    session_with,
+    slot,
+    status,
+)
 
-READY = {"method": "readyForContinue"}
-SUCCESS = {"method": "success"}
-COMPLETED: dict[str, Any] = {"method": "completed", "params": {}}
 SUMMARY = {
     "correctSimulation": 7,
     "incorrectSimulation": 1,
@@ -46,73 +54,6 @@ SUMMARY = {
     "logDiff": 0,
     "unsanitizable": 0,
 }
-PROGRAM = "JUP6LkbZbjS1jKKwapdHNy74zcZ3tLUZoi5QNyVTaV4"
-
-
-def slot(n: int, seq: int | None = None) -> dict[str, Any]:
-    return numbered({"method": "slotNotification", "params": n}, seq)
-
-
-def status(name: str) -> dict[str, Any]:
-    return {"method": "status", "params": {"status": name}}
-
-
-def paused(n: int, batch: int | None = None) -> dict[str, Any]:
-    return {
-        "method": "paused",
-        "params": {"slot": n} | ({} if batch is None else {"batchIndex": batch}),
-    }
-
-
-def discovery(n: int, batch: int = 0, seq: int | None = None) -> dict[str, Any]:
-    return numbered(
-        {
-            "method": "discoveryBatch",
-            "params": {
-                "slot": n,
-                "batchIndex": batch,
-                "matched": [{"kind": "programExecuted", "value": PROGRAM}],
-                "transactions": [],
-                "transactionIndices": [],
-            },
-        },
-        seq,
-    )
-
-
-def error(kind: str, **fields: Any) -> dict[str, Any]:
-    return {"method": "error", "params": {kind: fields} if fields else kind}
-
-
-def numbered(message: dict[str, Any], seq: int | None) -> dict[str, Any]:
-    return message if seq is None else {"seqId": seq, **message}
-
-
-@contextmanager
-def session_with(
-    script: Callable[[Peer], object], *, request_timeout: float | None = 10.0, **fields: Any
-) -> Iterator[BacktestSession]:
-    """A created session; ``script`` plays the server from there. The session is aborted at the end."""
-
-    def play(peer: Peer) -> None:
-        peer.accept()
-        peer.expect("createBacktestSession")
-        peer.created()
-        script(peer)
-        peer.until_gone()
-
-    with ScriptedServer(play) as server:
-        client = BacktestClient(server.url, "k", request_timeout=request_timeout)
-        session = client.create_session(start_slot=100, end_slot=200, **fields)
-        try:
-            yield session
-        finally:
-            session.abort()
-
-
-def sends(*messages: Any) -> Callable[[Peer], None]:
-    return lambda peer: peer.send(*messages)
-
 
 # --- reading
 

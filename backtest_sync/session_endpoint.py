@@ -1,21 +1,25 @@
-"""The subscriptions of one session: each function of `backtest_sync.subscriptions`, on its endpoint."""
+"""What the endpoint of one session serves: JSON-RPC, and each stream of `backtest_sync.subscriptions`."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest_sync import subscriptions
+from backtest_sync.limits import HANDSHAKE_LIMIT, Deadline, check_timeout
 from backtest_sync.subscription import Subscription, drain
 from backtest_sync.subscriptions import LinkOptions, StreamOptions
 
 if TYPE_CHECKING:
     import ssl
+    from os import PathLike
 
     from typing_extensions import Unpack
 
-    from backtest_sync.protocol.fields import AddressLike
+    from backtest_sync.protocol import AccountData
+    from backtest_sync.protocol.fields import AddressLike, ModificationsLike
     from backtest_sync.protocol.notifications import (
         AccountDiffNotification,
         LogNotification,
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
         SignatureNotification,
         SlotInfoNotification,
     )
+    from backtest_sync.rpc import RpcClient
 
 N = TypeVar("N")
 Options = TypeVar("Options", LinkOptions, StreamOptions)
@@ -36,8 +41,8 @@ Options = TypeVar("Options", LinkOptions, StreamOptions)
 logger = logging.getLogger("backtest_sync")
 
 
-class SessionStreams:
-    """Subscribe methods. Each returns once the server acknowledged; see `backtest_sync.subscriptions`.
+class SessionEndpoint:
+    """Subscribe methods, each of which returns once the server acknowledged; JSON-RPC and what it is used for.
 
     With ``on_notification`` a `Subscription` calls it, in order, on a thread of its own; without, the handle is
     an iterator. ``options``: ``commitment``, ``replay_from_slot``, ``compression``, ``intra_slot_updates``,
@@ -45,10 +50,54 @@ class SessionStreams:
     Subscribe once the session is ready: before, the server may keep the request waiting.
     """
 
-    def __init__(self, rpc_endpoint: str, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        rpc_endpoint: str,
+        request_timeout: float | None,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
         self._endpoint = rpc_endpoint
+        self._request_timeout = request_timeout
         self._ssl_context = ssl_context
+        self._guard = threading.Lock()  # of the two below
+        self._rpc: RpcClient | None = None
         self._subscriptions: list[Subscription[Any]] = []
+
+    # --- JSON-RPC
+
+    @property
+    def rpc(self) -> RpcClient:
+        """The session's JSON-RPC. Usable once the session was ready; it needs no key."""
+        from backtest_sync.rpc import RpcClient
+
+        with self._guard:
+            if self._rpc is None:
+                self._rpc = RpcClient(self._endpoint, ssl_context=self._ssl_context)
+            return self._rpc
+
+    def modify_accounts(self, modifications: ModificationsLike) -> int:
+        """Write accounts at once (address to `AccountData`), for example while paused; how many.
+
+        Undo by writing the old accounts back. To change state with a ``Continue``, pass ``modify_accounts``
+        there. Raises `RpcError`, `HttpError`, `RequestTimeoutError`, `DeserializeError`, `InvalidParamsError`.
+        """
+        return self.rpc.modify_accounts(modifications)
+
+    def modify_program(
+        self, program_id: AddressLike, elf: bytes | str | PathLike[str]
+    ) -> dict[str, AccountData]:
+        """The modification that gives a deployed program new code: ``{program_data_address: AccountData}``.
+
+        ``elf``: its bytes, or the path of a file. Call it once the session was ready. Nothing changes until the
+        result is sent: pass it to `continue_` (``modify_accounts``) or `modify_accounts`.
+
+        Raises `ProgramModError` (protocol/programs.md §1).
+        """
+        from backtest_sync.programs import modify_program
+
+        return modify_program(self.rpc, program_id, elf)
+
+    # --- streams
 
     def subscribe_program_logs(
         self,
@@ -60,7 +109,7 @@ class SessionStreams:
         """Logs of the transactions that mention a program."""
         return self._started(
             subscriptions.subscribe_program_logs(
-                self._endpoint, program_id, commitment, on_notification, **self._with_tls(options)
+                self._endpoint, program_id, commitment, on_notification, **self._with_ours(options)
             )
         )
 
@@ -78,7 +127,7 @@ class SessionStreams:
                 account_or_accounts,
                 on_notification,
                 commitment,
-                **self._with_tls(options),
+                **self._with_ours(options),
             )
         )
 
@@ -96,7 +145,7 @@ class SessionStreams:
                 program_id_or_ids,
                 on_notification,
                 commitment,
-                **self._with_tls(options),
+                **self._with_ours(options),
             )
         )
 
@@ -114,7 +163,7 @@ class SessionStreams:
                 program_id_or_ids,
                 on_notification,
                 commitment,
-                **self._with_tls(options),
+                **self._with_ours(options),
             )
         )
 
@@ -126,7 +175,7 @@ class SessionStreams:
         """Results of the scheduled actions that the session was created with."""
         return self._started(
             subscriptions.subscribe_actions(
-                self._endpoint, on_notification, **self._with_tls(options)
+                self._endpoint, on_notification, **self._with_ours(options)
             )
         )
 
@@ -138,7 +187,7 @@ class SessionStreams:
         """What rerouting did to historical swaps."""
         return self._started(
             subscriptions.subscribe_replacements(
-                self._endpoint, on_notification, **self._with_tls(options)
+                self._endpoint, on_notification, **self._with_ours(options)
             )
         )
 
@@ -150,7 +199,7 @@ class SessionStreams:
         """Samples of the diagnostic probes that the session was created with."""
         return self._started(
             subscriptions.subscribe_diagnostics(
-                self._endpoint, on_notification, **self._with_tls(options)
+                self._endpoint, on_notification, **self._with_ours(options)
             )
         )
 
@@ -164,7 +213,7 @@ class SessionStreams:
         """Solana's ``accountSubscribe``."""
         return self._started(
             subscriptions.subscribe_account(
-                self._endpoint, account, on_notification, commitment, **self._with_tls(options)
+                self._endpoint, account, on_notification, commitment, **self._with_ours(options)
             )
         )
 
@@ -178,7 +227,7 @@ class SessionStreams:
         """Solana's ``programSubscribe``."""
         return self._started(
             subscriptions.subscribe_program(
-                self._endpoint, program_id, on_notification, commitment, **self._with_tls(options)
+                self._endpoint, program_id, on_notification, commitment, **self._with_ours(options)
             )
         )
 
@@ -192,7 +241,7 @@ class SessionStreams:
         """Solana's ``signatureSubscribe``: one notification, and the stream is complete."""
         return self._started(
             subscriptions.subscribe_signature(
-                self._endpoint, signature, on_notification, commitment, **self._with_tls(options)
+                self._endpoint, signature, on_notification, commitment, **self._with_ours(options)
             )
         )
 
@@ -204,7 +253,7 @@ class SessionStreams:
         """Solana's ``slotSubscribe``."""
         return self._started(
             subscriptions.subscribe_slots(
-                self._endpoint, on_notification, **self._with_tls(options)
+                self._endpoint, on_notification, **self._with_ours(options)
             )
         )
 
@@ -215,21 +264,54 @@ class SessionStreams:
         silence of all of them in seconds. One that was stopped counts as delivered. Raises `SubscriptionError`
         for the first that failed, its callback included, or that is silent for so long.
         """
-        drain(self._subscriptions, timeout)
+        drain(self._handles(), self._timeout(timeout))
 
-    def _with_tls(self, options: Options) -> Options:
+    # --- inside
+
+    def _timeout(self, timeout: float | None) -> float | None:
+        return self._request_timeout if timeout is None else check_timeout(timeout)
+
+    def _with_ours(self, options: Options) -> Options:
         options.setdefault("ssl_context", self._ssl_context)
+        if options.get("timeout") is None:
+            options["timeout"] = self._request_timeout
         return options
 
+    def _handles(self) -> list[Subscription[Any]]:
+        with self._guard:
+            return list(self._subscriptions)
+
     def _started(self, handle: Subscription[N]) -> Subscription[N]:
-        self._subscriptions.append(handle)
+        with self._guard:
+            # those that ended well concern nobody any more
+            self._subscriptions = [
+                other for other in self._subscriptions if other.is_alive or other.failure
+            ]
+            self._subscriptions.append(handle)
         return handle
 
-    def _stop_streams(self) -> None:
-        """End what still runs, before the session's end cuts it off."""
-        running = [handle for handle in self._subscriptions if handle.is_alive]
+    def _end_streams(self, deadline: Deadline, *, drain: bool) -> None:
+        """End what still runs, before the session's end cuts it off; at most half of the time left is for that."""
+        handles = self._handles()
+        running = [handle for handle in handles if handle.is_alive]
         for handle in running:
-            try:
-                handle.stop()
-            except Exception as failure:  # noqa: BLE001 - any that a callback may raise
-                logger.warning("%r failed: %s", handle, failure)
+            handle.begin_stop(drain)
+        if any(handle.calls_now for handle in handles):
+            return  # a callback can't wait for its own end
+        limit = deadline.sooner((deadline.remaining() or HANDSHAKE_LIMIT) / 2)
+        for handle in running:
+            if not handle.wait(limit.remaining()):
+                handle.begin_stop(drain=False)
+                logger.warning("%r did not end in time: the rest of it is dropped", handle)
+            elif handle.failure is not None:
+                logger.warning("%r failed: %s", handle, handle.failure)
+
+    def _drop_streams(self) -> None:
+        """End what still runs, at once; nothing is waited for."""
+        for handle in self._handles():
+            handle.begin_stop(drain=False)
+
+    def _end_rpc(self) -> None:
+        with self._guard:
+            if self._rpc is not None:
+                self._rpc.close()
