@@ -22,7 +22,7 @@ from backtest_sync.errors import (
 )
 from backtest_sync.limits import Deadline
 from backtest_sync.protocol.accounts import AccountData
-from backtest_sync.protocol.fields import address_bytes, b58encode, to_address, to_u64
+from backtest_sync.protocol.fields import address_bytes, b58encode, shown, to_address, to_u64
 
 if TYPE_CHECKING:
     from backtest_sync.protocol.accounts import Account
@@ -78,6 +78,8 @@ def build_programdata_bytes(
 
     ``authority`` is who may upgrade the program, ``None`` for nobody.
     """
+    if not isinstance(elf, (bytes, bytearray, memoryview)):
+        raise InvalidParamsError(f"elf: expected the file's bytes, got {shown(elf)}")
     slot = to_u64(deploy_slot, "deploy_slot")
     key = bytes(32) if authority is None else address_bytes(to_address(authority, "authority"))
     return b"".join((HEADER.pack(_PROGRAM_DATA, slot, authority is not None, key), elf))
@@ -153,7 +155,7 @@ def _program_id(value: AddressLike) -> str:
     try:
         return to_address(value, "program_id")
     except InvalidParamsError as error:
-        text = value if isinstance(value, str) else repr(value)
+        text = value if isinstance(value, str) else shown(value)
         raise InvalidParamsError(f"invalid program id `{shorten(text, 100)}`") from error
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from backtest_sync.errors import InvalidParamsError
-from backtest_sync.protocol.fields import U64_MAX, to_u64
-from backtest_sync.protocol.rest import BundleKind
+from backtest_sync.protocol.fields import U64_MAX, shown, to_text, to_u64
+from backtest_sync.protocol.rest import AvailableRange, BundleKind
 from backtest_sync.protocol.times import parse_time, to_time
 
-if TYPE_CHECKING:
-    from backtest_sync.protocol import AvailableRange
-
+_U64_DIGITS = 20
 _SLOT = re.compile(r"\+?\d+", re.ASCII)
 _DATE = re.compile(r"\s*(\d{1,4}|\+\d+)-\s*(\d{1,2})-\s*(\d{1,2})", re.ASCII)
 
@@ -23,8 +21,11 @@ Piece = tuple[int, int]
 
 def parse_range_bound(text: str) -> int | datetime:
     """A bound: a slot number, an RFC 3339 time, or a date, which is its midnight in UTC."""
-    if _SLOT.fullmatch(text) and int(text) <= U64_MAX:
-        return int(text)
+    text = to_text(text, "text")
+    # Python refuses to read thousands of digits, be they zeros
+    digits = text.lstrip("+").lstrip("0") or "0"
+    if _SLOT.fullmatch(text) and len(digits) <= _U64_DIGITS and int(digits) <= U64_MAX:
+        return int(digits)
     try:
         return parse_time(text)
     except (ValueError, OverflowError):
@@ -57,7 +58,7 @@ def filter_ranges(
     A bound is a slot, a moment or a text (:func:`parse_range_bound`). A range that does not say
     what a bound asks for is kept.
     """
-    kept = list(ranges)
+    kept = _checked(ranges)
     if after is not None:
         low = _bound(after, "after")
         kept = [r for r in kept if _at_least(r.bundle_start_slot, r.bundle_start_slot_utc, low)]
@@ -65,6 +66,17 @@ def filter_ranges(
         high = _bound(before, "before")
         kept = [r for r in kept if _at_most(r.max_bundle_end_slot, r.max_bundle_end_slot_utc, high)]
     return kept
+
+
+def _checked(ranges: Iterable[AvailableRange]) -> list[AvailableRange]:
+    """``ranges`` as a list, when they are what they should be."""
+    if not isinstance(ranges, Iterable):
+        raise InvalidParamsError(f"ranges: expected AvailableRanges, got {shown(ranges)}")
+    checked = list(ranges)
+    for index, item in enumerate(checked):
+        if not isinstance(item, AvailableRange):
+            raise InvalidParamsError(f"ranges[{index}]: expected AvailableRange, got {shown(item)}")
+    return checked
 
 
 def _at_least(slot: int | None, time: str | None, bound: int | datetime) -> bool:
@@ -103,13 +115,13 @@ def split_range(
     """
     start_slot, end_slot = to_u64(start_slot, "start_slot"), to_u64(end_slot, "end_slot")
     if kind not in tuple(BundleKind):
-        raise InvalidParamsError(f"kind: expected blocks or account_state, got {kind!r}")
+        raise InvalidParamsError(f"kind: expected blocks or account_state, got {shown(kind)}")
     if prefer not in ("most", "fewest"):
-        raise InvalidParamsError(f"prefer: expected 'most' or 'fewest', got {prefer!r}")
+        raise InvalidParamsError(f"prefer: expected 'most' or 'fewest', got {shown(prefer)}")
     if start_slot > end_slot:
         raise InvalidParamsError(f"invalid range: start_slot {start_slot} > end_slot {end_slot}")
     state = kind == BundleKind.ACCOUNT_STATE
-    ends = _ends_by_start(ranges, BundleKind(kind))
+    ends = _ends_by_start(_checked(ranges), BundleKind(kind))
     anchor = max((start for start in ends if start <= start_slot <= ends[start][-1]), default=None)
     if anchor is None:
         raise InvalidParamsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backtest_sync.errors import InvalidParamsError
+from backtest_sync.protocol.fields import to_text
 
 _CONTROL = "/backtest"
 _SESSIONS = "/backtest/"
@@ -16,6 +17,7 @@ def backtest_ws_url(url: str) -> str:
 
     Any other scheme is left as it is. Its own results stay what they are.
     """
+    url = to_text(url, "url")
     if url.startswith(("ws://", "wss://")):
         url = url.rstrip("/")
         return url if url.endswith(_CONTROL) else url + _CONTROL
@@ -26,6 +28,7 @@ def backtest_ws_url(url: str) -> str:
 
 def http_base_from_ws_url(url: str) -> str:
     """The origin of the REST endpoints that belong to a control URL."""
+    url = to_text(url, "url")
     url = url.replace("wss://", "https://", 1).replace("ws://", "http://", 1)
     scheme, separator, rest = url.partition("://")
     return url if not separator else f"{scheme}://{rest.partition('/')[0]}"
@@ -33,6 +36,8 @@ def http_base_from_ws_url(url: str) -> str:
 
 def resolve_rpc_url(http_base: str, rpc_endpoint: str) -> str:
     """The absolute URL of a session's endpoint, which the server may give as a path."""
+    http_base = to_text(http_base, "http_base")
+    rpc_endpoint = to_text(rpc_endpoint, "rpc_endpoint")
     if rpc_endpoint.startswith(("http://", "https://")):
         return rpc_endpoint
     return f"{http_base}/{rpc_endpoint.lstrip('/')}"
@@ -40,6 +45,7 @@ def resolve_rpc_url(http_base: str, rpc_endpoint: str) -> str:
 
 def http_to_ws_url(url: str) -> str:
     """The WebSocket URL of a session's endpoint: the same one, with the matching scheme."""
+    url = to_text(url, "url")
     for scheme, websocket in (("https://", "wss://"), ("http://", "ws://")):
         if url.startswith(scheme):
             return websocket + url[len(scheme) :]
@@ -50,11 +56,14 @@ def http_to_ws_url(url: str) -> str:
 
 def prefixed_path(session_id: str, path: str) -> str:
     """The path of a session's gRPC method: ``/backtest/{session_id}`` in front of its own."""
+    session_id = to_text(session_id, "session_id")
+    path = to_text(path, "path")
     return f"{_SESSIONS}{session_id}{path}"
 
 
 def split_prefixed_path(path: str) -> tuple[str, str] | None:
     """Session id and own path of a :func:`prefixed_path`; ``None`` for any other path."""
+    path = to_text(path, "path")
     if not path.startswith(_SESSIONS):
         return None
     session_id, slash, own = path[len(_SESSIONS) :].partition("/")

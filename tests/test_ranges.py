@@ -163,3 +163,17 @@ def test_wrong_bounds_are_refused(bound: Any) -> None:
 def test_a_count_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidParamsError, match="count"):
         SlotRange.from_count(5, 0)
+
+
+def test_a_range_runs_forwards() -> None:
+    with pytest.raises(InvalidParamsError, match=r"^invalid range: start_slot 6 > end_slot 5$"):
+        SlotRange(6, 5)
+    # what the service says is not checked, and can be counted all the same
+    assert len(structure(SlotRange, {"start": 6, "end": 5})) == 0
+
+
+def test_a_slot_may_have_any_number_of_zeros() -> None:
+    assert parse_range_bound("+" + "0" * 10_000 + "7") == 7
+    assert parse_range_bound("0" * 30) == 0
+    with pytest.raises(InvalidParamsError, match="could not parse"):
+        parse_range_bound("1" * 10_000)

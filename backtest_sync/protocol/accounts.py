@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from backtest_sync.errors import DeserializeError, InvalidParamsError
-from backtest_sync.protocol import blobs, jsontext
+from backtest_sync.protocol import blobs
 from backtest_sync.protocol.fields import (
     U64_MAX,
     address_bytes,
@@ -18,6 +18,7 @@ from backtest_sync.protocol.fields import (
     to_address,
     to_base64,
 )
+from backtest_sync.protocol.jsontext import json_shown
 from backtest_sync.protocol.kinds import ADDRESS, BOOL, ENCODING, TEXT, U64, FrozenMap, map_of
 from backtest_sync.protocol.shape import (
     Kind,
@@ -149,10 +150,16 @@ class AccountModifications(FrozenMap[str, AccountData]):
         field: str = "accounts",
     ) -> None:
         checked = {}
-        for key, account in dict(accounts).items():
+        try:
+            items = dict(accounts).items()
+        except (TypeError, ValueError) as error:
+            raise InvalidParamsError(
+                f"{field}: expected a mapping of address to AccountData, got {shown(accounts)}"
+            ) from error
+        for key, account in items:
             if not isinstance(account, AccountData):
                 raise InvalidParamsError(
-                    f"{field}[{key}]: expected AccountData, got {shown(account)}"
+                    f"{field}[{shown(key)}]: expected AccountData, got {shown(account)}"
                 )
             checked[to_address(key, f"{field} key")] = account
         super().__init__({key: checked[key] for key in sorted(checked, key=address_bytes)})
@@ -215,7 +222,7 @@ class Account:
         try:
             return cls._read(value)
         except Mismatch as error:
-            raise DeserializeError(error.reason, jsontext.dumps(value)) from None
+            raise DeserializeError(error.reason, json_shown(value)) from None
 
     @classmethod
     def _read(cls, value: Any) -> Account:

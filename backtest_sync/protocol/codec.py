@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from backtest_sync.errors import DeserializeError
+from backtest_sync.errors import DeserializeError, InvalidParamsError
 from backtest_sync.protocol import jsontext
-from backtest_sync.protocol.fields import U64_MAX
-from backtest_sync.protocol.jsontext import Marked, check_depth, dumps, loads, parse
+from backtest_sync.protocol.fields import U64_MAX, shown, to_u64
+from backtest_sync.protocol.jsontext import Marked, check_depth, dumps, json_shown, loads, parse
 from backtest_sync.protocol.messages import method_of, read_message, write_message
 from backtest_sync.protocol.requests import REQUESTS, Continue, Request
 from backtest_sync.protocol.responses import (
@@ -42,7 +42,8 @@ def decode_response(text: str | bytes) -> tuple[int | None, Response]:
     """
     try:
         message = parse(text)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
+        _check_text(text)
         raise _refused(str(error), text) from error
     # The three messages that come by the million, ahead of the general way: with the keys that they
     # are due, and a sequence or none. (That a key is repeated is not looked for in them.)
@@ -79,6 +80,7 @@ def decode_response(text: str | bytes) -> tuple[int | None, Response]:
 
 
 def _decode_response(text: str | bytes, message: Any) -> tuple[int | None, Response]:
+    _check_text(text)
     try:
         check_depth(text)
         message = _marked(text, message)
@@ -101,16 +103,21 @@ def _sequence(message: Any) -> int | None:
 
 def encode_response(value: Response, seq_id: int | None = None) -> str:
     """The text of a response, with its sequence where it has one."""
+    if seq_id is not None:
+        seq_id = to_u64(seq_id, "seq_id")
     if type(value) is SlotNotification:
         if seq_id is None:
             return f'{{"method":"slotNotification","params":{value.slot}}}'
         return f'{{"seqId":{seq_id},"method":"slotNotification","params":{value.slot}}}'
+    if not isinstance(value, Response):
+        raise InvalidParamsError(f"value: expected a response, got {shown(value)}")
     message = write_response(value)
     return dumps(message if seq_id is None else {"seqId": seq_id, **message})
 
 
 def decode_request(text: str | bytes) -> Request:
     """The value of a request; an unknown method is a ``DeserializeError``."""
+    _check_text(text)
     try:
         message = _marked(text, loads(text))
         method = method_of(message)
@@ -134,20 +141,26 @@ def encode_request(value: Request) -> str:
             f'{{"method":"continue","params":{{"advanceCount":{value.advance_count},'
             '"transactions":[],"modifyAccountStates":{}}}'
         )
+    if not isinstance(value, Request):
+        raise InvalidParamsError(f"value: expected a request, got {shown(value)}")
     return dumps(write_message(value))
 
 
 def structure(cls: type[V], json: Any) -> V:
     """The value of a JSON value that is no message of its own: a REST body, a notification."""
+    if not isinstance(cls, type) or not issubclass(cls, Value):
+        raise InvalidParamsError(f"cls: expected a class of the protocol, got {shown(cls)}")
     try:
         value: V = kind_of(cls).read(json)
     except Mismatch as error:
-        raise _mismatched(error, dumps(json)) from None
+        raise _mismatched(error, json_shown(json)) from None
     return value
 
 
 def unstructure(value: Value) -> Any:
     """The JSON value of a value."""
+    if not isinstance(value, Value):
+        raise InvalidParamsError(f"value: expected a value of the protocol, got {shown(value)}")
     write = kind_of(type(value)).write
     return write(value)  # type: ignore[misc]
 
@@ -172,6 +185,11 @@ def _count_keys(json: Any) -> int:
         elif type(item) is list:
             pending.extend(item)
     return count
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, (str, bytes)):
+        raise InvalidParamsError(f"text: expected str or bytes, got {shown(text)}")
 
 
 def _mismatched(error: Mismatch, text: str | bytes) -> DeserializeError:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol import jsontext
 from backtest_sync.protocol.accounts import BINARY, EncodedBinary
-from backtest_sync.protocol.fields import address_bytes, b58encode, b64decode
+from backtest_sync.protocol.fields import (
+    address_bytes,
+    b58encode,
+    b64decode,
+    shown,
+    to_address,
+    to_text,
+)
 from backtest_sync.protocol.kinds import (
     ADDRESS,
     BOOL,
@@ -54,10 +61,10 @@ class SwapMode(str, Enum):
     EXACT_OUT = "ExactOut"
 
 
-def _accept_address(value: Any, _field: str) -> str:
-    if isinstance(value, bytes):
-        return b58encode(value)
-    return value if isinstance(value, str) else str(value)
+def _accept_address(value: Any, field: str) -> str:
+    if isinstance(value, str):
+        return to_text(value, field)
+    return b58encode(value) if isinstance(value, bytes) else to_address(value, field)
 
 
 #: An address that is checked with the template that it is part of.
@@ -278,6 +285,9 @@ class DirectFillTemplate(Value):
 
 def parse_templates(text: str | bytes, source: str) -> tuple[DirectFillTemplate, ...]:
     """The templates of a JSON list; ``source`` names it in errors (``InvalidParamsError``)."""
+    if not isinstance(text, (str, bytes)):
+        raise InvalidParamsError(f"text: expected str or bytes, got {shown(text)}")
+    source = to_text(source, "source")
     try:
         read = list_of(kind_of(DirectFillTemplate)).read
         templates: tuple[DirectFillTemplate, ...] = read(jsontext.loads_marking(text))

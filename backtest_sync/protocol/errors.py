@@ -8,7 +8,7 @@ from typing import Any
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol import jsontext
-from backtest_sync.protocol.fields import shown
+from backtest_sync.protocol.fields import shown, to_text
 from backtest_sync.protocol.kinds import ENCODING, JSON, TEXT, U64, FrozenMap, open_choice
 from backtest_sync.protocol.shape import (
     Kind,
@@ -141,7 +141,7 @@ _WHOLE = ""
 def _accept_fields(value: Any, field: str) -> FrozenMap[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidParamsError(f"{field}: expected a mapping, got {shown(value)}")
-    return FrozenMap(value)
+    return FrozenMap((to_text(k, f"{field} key"), v) for k, v in value.items())
 
 
 @value_class
@@ -158,6 +158,7 @@ class ErrorDetail(Value):
 
     def _check(self) -> None:
         if not isinstance(self.kind, ErrorKind):
+            JSON.accept(dict(self.fields), "fields")
             return
         _, names, _ = _TABLE[self.kind]
         if sorted(names) != sorted(self.fields):

@@ -51,7 +51,7 @@ def shown(value: object) -> str:
         return f"{value[:_SHOWN]!r}… ({len(value)} long)"
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, or endless nesting
+    except Exception:  # noqa: BLE001 - an integer of thousands of digits, or whatever an object does
         return f"<{type(value).__name__}>"
     return text if len(text) <= 2 * _SHOWN else f"{text[: 2 * _SHOWN]}…"
 
@@ -63,7 +63,10 @@ def to_uint(value: object, field: str, maximum: int, minimum: int = 0) -> int:
     else:
         if isinstance(value, bool) or not isinstance(value, SupportsIndex):
             raise InvalidParamsError(f"{field}: expected an integer, got {shown(value)}")
-        number = operator.index(value)
+        try:
+            number = operator.index(value)
+        except Exception as error:
+            raise InvalidParamsError(f"{field}: expected an integer, got {shown(value)}") from error
     if not minimum <= number <= maximum:
         raise InvalidParamsError(f"{field}: expected {minimum} to {maximum}, got {shown(number)}")
     return number
@@ -128,7 +131,7 @@ def to_address(value: object, field: str) -> str:
     try:
         text = str.__str__(value) if isinstance(value, str) else str(value)
         address_bytes(text)
-    except ValueError as error:
+    except Exception as error:
         raise InvalidParamsError(f"{field}: {error}; expected 32 bytes in base58") from error
     return text
 
@@ -157,7 +160,10 @@ def to_bytes(value: object, field: str) -> bytes:
                 f"{field}: {shown(value)} is not valid base64: {error}"
             ) from error
     if hasattr(value, "__bytes__"):
-        return bytes(value)
+        try:
+            return bytes(value)
+        except Exception as error:
+            raise InvalidParamsError(f"{field}: {shown(value)} gives no bytes: {error}") from error
     raise InvalidParamsError(
         f"{field}: expected bytes, base64 text or an object with __bytes__, got {shown(value)}"
     )

@@ -6,7 +6,7 @@ import os
 import re
 
 from backtest_sync.errors import InvalidParamsError
-from backtest_sync.protocol.fields import shown
+from backtest_sync.protocol.fields import shown, to_uint
 
 _SESSION = "backtest_"
 _CONTROL = "parallel_"
@@ -48,13 +48,19 @@ def parse_control_session_id(text: str) -> str:
 
 def parse_session_name(text: str) -> str:
     """A session name in its canonical form: lower case."""
-    name = text.lower() if isinstance(text, str) and text.isascii() else ""
+    if not isinstance(text, str):
+        raise InvalidParamsError(f"invalid session name {shown(text)}: expected text")
+    name = text.lower() if text.isascii() else ""
     if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise InvalidParamsError(
             f"invalid session name '{text}': use 1-100 letters, digits, '-', '_' or '.', "
             "starting and ending with a letter or digit"
         )
     return name
+
+
+def _milliseconds(unix_ms: int) -> bytes:
+    return to_uint(unix_ms, "unix_ms", 2**48 - 1).to_bytes(6, "big")
 
 
 def _uuid(version: int, high: bytes) -> str:
@@ -66,12 +72,12 @@ def _uuid(version: int, high: bytes) -> str:
 
 def new_session_id(unix_ms: int) -> str:
     """A fresh session id: ids made later sort later (a UUID of version 7)."""
-    return _SESSION + _uuid(7, unix_ms.to_bytes(6, "big"))
+    return _SESSION + _uuid(7, _milliseconds(unix_ms))
 
 
 def new_control_session_id(unix_ms: int) -> str:
     """A fresh control session id."""
-    return _CONTROL + _uuid(7, unix_ms.to_bytes(6, "big"))
+    return _CONTROL + _uuid(7, _milliseconds(unix_ms))
 
 
 def new_create_token() -> str:

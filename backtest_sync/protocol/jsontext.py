@@ -10,6 +10,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from backtest_sync.protocol.fields import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
@@ -173,3 +175,11 @@ def loads_marking(text: str | bytes) -> Any:
 dumps: Callable[[Any], str] = _standard_dumps if orjson is None else _fast_dumps
 #: :func:`dumps` of a value that is known to hold finite numbers alone: no search for others.
 dumps_finite: Callable[[Any], str] = _standard_dumps if orjson is None else _fast_dumps_finite
+
+
+def json_shown(value: Any) -> str:
+    """``value`` as an error's raw text: JSON, or what Python calls it where it is none."""
+    try:
+        return dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return shown(value)

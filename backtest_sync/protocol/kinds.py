@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
@@ -89,7 +90,13 @@ I64 = integer(2**63 - 1, -(2**63))
 def _accept_float(value: Any, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidParamsError(f"{field}: expected a number, got {shown(value)}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidParamsError(f"{field}: expected a finite number, got {shown(value)}")
+    return number
 
 
 def _read_float(json: Any) -> float:
@@ -116,10 +123,18 @@ def _read_text(json: Any) -> str:
     raise Mismatch(f"expected a string, got {described(json)}")
 
 
+def _accept_json(value: Any, field: str) -> Any:
+    try:
+        jsontext.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParamsError(f"{field}: {shown(value)} is no JSON value: {error}") from error
+    return value
+
+
 BOOL = Kind(to_bool, _read_bool)
 TEXT = Kind(to_text, _read_text)
 #: Any JSON value, as it is.
-JSON = Kind(lambda value, _: value, lambda json: json)
+JSON = Kind(_accept_json, lambda json: json)
 
 
 def text_of(accept: Callable[[Any, str], str], parse: Callable[[str], object]) -> Kind:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from backtest_sync.protocol.fields import to_text
+
 
 @attrs.frozen
 class Major:
@@ -44,7 +46,7 @@ _SHORT = 12
 
 def short_mint(mint: str) -> str:
     """The symbol of a major, else the text itself, with its middle cut where it is long."""
-    major = MAJORS.get(mint)
+    major = MAJORS.get(to_text(mint, "mint"))
     if major is not None:
         return major.symbol
     return mint if len(mint) <= _SHORT else f"{mint[:6]}..{mint[-4:]}"

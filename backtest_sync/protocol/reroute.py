@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol.directfill import DirectFillTemplate
-from backtest_sync.protocol.fields import address_bytes, shown, to_address
+from backtest_sync.protocol.fields import address_bytes, shown, to_address, to_text
 from backtest_sync.protocol.kinds import ADDRESS, BOOL, TEXT, list_of, optional
 from backtest_sync.protocol.shape import (
     Kind,
@@ -50,7 +50,7 @@ def parse_aggregator(text: str) -> SwapAggregator:
 
 def parse_aggregators(text: str) -> tuple[SwapAggregator, ...]:
     """The aggregators of a comma-separated list, in their fixed order and each once."""
-    parts = [part for part in text.split(",") if part.strip()]
+    parts = [part for part in to_text(text, "text").split(",") if part.strip()]
     if not parts:
         raise InvalidParamsError(f"name at least one aggregator ({_NAMES})")
     return _ordered(map(parse_aggregator, parts))
@@ -98,7 +98,7 @@ class MintPair(Value):
     @classmethod
     def parse(cls, text: str) -> MintPair:
         """The pair of a text ``base,quote``."""
-        first, comma, second = text.partition(",")
+        first, comma, second = to_text(text, "text").partition(",")
         if not comma:
             raise InvalidParamsError(f'expected two comma-separated mints, got "{text}"')
         return cls(first.strip(), second.strip())
@@ -111,7 +111,8 @@ def _mint(value: object) -> str:
     try:
         return to_address(value, "mint")
     except InvalidParamsError as error:
-        raise InvalidParamsError(f"invalid mint {value} in pair") from error
+        text = value if isinstance(value, str) else shown(value)
+        raise InvalidParamsError(f"invalid mint {text} in pair") from error
 
 
 def _read_pair(json: Any) -> MintPair:

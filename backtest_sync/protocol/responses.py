@@ -22,7 +22,7 @@ from backtest_sync.protocol.kinds import (
     optional,
 )
 from backtest_sync.protocol.messages import method_of, read_message, write_message
-from backtest_sync.protocol.shape import Kind, Mismatch, Value, struct, value_class, wire
+from backtest_sync.protocol.shape import Kind, Mismatch, Value, shape_of, struct, value_class, wire
 from backtest_sync.protocol.summary import SessionSummary
 
 
@@ -249,7 +249,11 @@ def read_response(json: Any, known: dict[str, type[Response]]) -> Response:
         return value
     if method in RESPONSES:
         raise Mismatch(f"`{method}` can't come here").under(".method")
-    return UnknownResponse(method, json.get("params"))
+    # read, not made: what was JSON need not be checked to be JSON
+    unknown: Response = shape_of(UnknownResponse).kind.read(
+        {"method": method, "params": json.get("params")}
+    )
+    return unknown
 
 
 def write_response(value: Response) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol.accounts import MODIFICATIONS, AccountModifications
-from backtest_sync.protocol.fields import U64_MAX, b64decode
+from backtest_sync.protocol.fields import U64_MAX, b64decode, to_u64, to_uint
 from backtest_sync.protocol.kinds import (
     ADDRESS,
     BASE64,
@@ -114,12 +114,19 @@ class SlotRange(RestValue):
     @classmethod
     def from_count(cls, start: int, count: int) -> SlotRange:
         """``count`` slots from ``start``, as far as slots go; ``count`` is at least 1."""
-        if count < 1:
-            raise InvalidParamsError(f"count: a range holds at least one slot, got {count}")
-        return cls(start, min(start + count - 1, U64_MAX))
+        first, slots = to_u64(start, "start"), to_uint(count, "count", U64_MAX, minimum=1)
+        return cls(first, min(first + slots - 1, U64_MAX))
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        # of what is read, nothing is said: the service's ranges are taken as they come
+        if self.start > self.end:
+            raise InvalidParamsError(
+                f"invalid range: start_slot {self.start} > end_slot {self.end}"
+            )
 
     def __len__(self) -> int:
-        return self.end - self.start + 1
+        return max(0, self.end - self.start + 1)
 
     def __str__(self) -> str:
         return f"{self.start}..={self.end}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from backtest_sync.protocol.fields import U64_MAX
+from backtest_sync.protocol.fields import U64_MAX, to_u64
 from backtest_sync.protocol.kinds import F64, SESSION_ID, TEXT, U64, list_of, optional
 from backtest_sync.protocol.rest import RestValue
 from backtest_sync.protocol.shape import struct, value_class, wire
@@ -67,6 +67,7 @@ class UsagePricing(RestValue):
 
     def cost(self, slots: int, duration_ms: int) -> float:
         """The dollars of a run: by the slot where it was fast enough, else by the minute."""
+        slots, duration_ms = to_u64(slots, "slots"), to_u64(duration_ms, "duration_ms")
         if min(slots * self.max_ms_per_slot, U64_MAX) >= duration_ms:
             return slots * self.dollars_per_slot
         return duration_ms / 60_000 * self.dollars_per_minute
