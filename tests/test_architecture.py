@@ -36,7 +36,7 @@ LAYERS = (
     {"limits", "origins", "useragent"},
     {"protocol", "frames", "urls", "ranges", "results", "arguments"},
     {"inbox", "stream", "upgrade", "link", "connection", "replies", "http", "jsonrpc", "feed"},
-    {"channel", "handshake", "driver", "rest", "rpc", "rpc_types", "programs"},
+    {"channel", "arguments", "handshake", "driver", "rest", "rpc", "rpc_types", "programs"},
     {"subscribe", "subscription", "subscriptions"},
     {"session", "session_endpoint"},
     {"client"},
