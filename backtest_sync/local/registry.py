@@ -53,10 +53,10 @@ class UsageRecord:
 
 @attrs.define(eq=False)
 class _Named:
-    """Who has a name: it is never given to anybody else."""
+    """Who has a name: it is never given to anybody else. ``owner``: as long as it is open."""
 
     token: str | None
-    owner: SimSession | Group
+    owner: SimSession | Group | None
 
 
 class Registry:
@@ -112,9 +112,7 @@ class Registry:
             return None
         if named.token is None or named.token != request.create_token:
             raise refusal(ErrorKind.SESSION_NAME_TAKEN, session_name=request.name)
-        owner = named.owner
-        gone = owner.is_over if isinstance(owner, Group) else owner.closed.is_set()
-        return None if gone else owner
+        return named.owner
 
     def create(self, request: CreateBacktestSession) -> SimSession:
         """Makes a single session, not yet begun."""
@@ -230,9 +228,17 @@ class Registry:
         self._sessions.pop(session.id, None)
         self._ended.append(_record(session))
         self._room.set()
+        self._give_up_name(session)
         for group in list(self._groups.values()):
             if session.id in group.sessions and group.is_over:
                 del self._groups[group.id]
+                self._give_up_name(group)
+
+    def _give_up_name(self, owner: SimSession | Group) -> None:
+        # The name stays taken; what had it is not to be kept for that.
+        named = None if owner.name is None else self._names.get(owner.name)
+        if named is not None and named.owner is owner:
+            named.owner = None
 
     def close(self) -> None:
         """Ends every session."""

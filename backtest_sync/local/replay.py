@@ -81,7 +81,9 @@ class Replay:
         self.is_started = True
 
     def release(self) -> None:
-        """Frees the engine and the blocks at once: not when the collector finds them."""
+        """Frees all that it holds at once: not when the collector finds it."""
+        self.feed.clear()
+        self.history = History()
         self._engine = None
         self._next = None
         self._blocks = iter(())

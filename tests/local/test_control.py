@@ -19,6 +19,8 @@ from websockets.sync.client import connect
 from backtest_sync.local import LocalSimulator, demo
 from backtest_sync.local.bundle import Bundle
 from backtest_sync.local.engine import Engine
+from backtest_sync.local.executed import Ran
+from backtest_sync.local.session import SimSession
 from tests.local import small
 from tests.local.peer import TIMEOUT, Peer, slots, statuses
 
@@ -594,8 +596,8 @@ def test_a_name_breaks_the_rules(peer: Peer) -> None:
     assert "invalid session name '-no-'" in peer.error()["invalidRequest"]["error"]
 
 
-def engines() -> set[int]:
-    return {id(each) for each in gc.get_objects() if type(each) is Engine}
+def alive(*kinds: type) -> set[int]:
+    return {id(each) for each in gc.get_objects() if type(each) in kinds}
 
 
 def test_what_a_session_held_is_freed_when_it_is_closed(small_bundle: Path) -> None:
@@ -605,13 +607,29 @@ def test_what_a_session_held_is_freed_when_it_is_closed(small_bundle: Path) -> N
     try:
         with LocalSimulator(small_bundle) as simulator:
             for _ in range(3):
-                before = engines()
+                before = alive(Engine, Ran)
                 with Peer(simulator.url) as peer:
                     peer.create(small.FIRST, small.LAST, disconnectTimeoutSecs=60)
-                    assert engines() - before
                     peer.advance(150)
+                    assert len(alive(Engine, Ran) - before) > 250
                     peer.send("closeBacktestSession")
                     peer.until("success")
-                    assert engines() <= before
+                    assert alive(Engine, Ran) <= before
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_name_that_is_taken_holds_no_session(small_bundle: Path, parallel: bool) -> None:
+    gc.collect()
+    before = alive(SimSession)
+    with LocalSimulator(small_bundle) as simulator, Peer(simulator.url) as peer:
+        create = {"startSlot": small.FIRST, "endSlot": small.LAST, "name": "one"}
+        peer.send("createBacktestSession", {**create, "parallel": parallel})
+        peer.until("sessionsCreatedV2" if parallel else "readyForContinue")
+        peer.send("closeBacktestSession")
+        peer.until("success")
+        peer.send("createBacktestSession", create)
+        assert peer.error() == {"sessionNameTaken": {"session_name": "one"}}
+        gc.collect()
+        assert alive(SimSession) <= before
