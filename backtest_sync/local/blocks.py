@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from backtest_sync.local import svm
+from backtest_sync.local.meta import check_meta
 
 if TYPE_CHECKING:
     from solders.account import Account
@@ -303,20 +304,8 @@ def _parse_entry(index: int, entry: Any, read: ReadAccount) -> BlockTransaction:
     raw = svm.decode_base64(encoded[0])
     parsed = prepare(svm.parse_transaction(raw), raw, index=index, read=read, meta=meta)
     if meta is not None:
-        _check_meta(meta, parsed)
+        check_meta(meta, len(parsed.keys), at_least=parsed.unresolved)
     return parsed
-
-
-def _check_meta(meta: dict[str, Any], transaction: BlockTransaction) -> None:
-    keys = len(transaction.keys)
-    for name in ("preBalances", "postBalances"):
-        balances = meta.get(name)
-        if not isinstance(balances, list) or (
-            len(balances) < keys if transaction.unresolved else len(balances) != keys
-        ):
-            raise ValueError(f"meta.{name} is not a list of {keys} balances")
-    token_amounts(meta.get("preTokenBalances"))
-    token_amounts(meta.get("postTokenBalances"))
 
 
 def _said(error: Exception) -> str:

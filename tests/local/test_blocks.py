@@ -178,6 +178,21 @@ def set_entry(**fields: Any) -> Any:
     return lambda value: value["transactions"][0].update(fields)
 
 
+def set_meta(**fields: Any) -> Any:
+    return set_entry(meta=worlds.meta([1, 2, 3], [1, 2, 3], **fields))
+
+
+def token_balance(**fields: Any) -> Any:
+    amount = {"amount": "5", "decimals": 0, "uiAmount": 5.0, "uiAmountString": "5"}
+    entry = {"accountIndex": 0, "mint": "m", "uiTokenAmount": amount, **fields}
+    return set_meta(preTokenBalances=[entry], postTokenBalances=[])
+
+
+def inner(**fields: Any) -> Any:
+    instruction = {"programIdIndex": 0, "accounts": [1], "data": "3Bxs", **fields}
+    return set_meta(innerInstructions=[{"index": 0, "instructions": [instruction]}])
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -201,6 +216,30 @@ def set_entry(**fields: Any) -> Any:
             set_entry(meta=worlds.meta([1, 2, 3], [1, 2, 3], preTokenBalances=[{}])),
             "accountIndex is missing",
         ),
+        (set_entry(meta=worlds.meta(["1", 2, 3], [1, 2, 3])), "'1' is not a number"),
+        (set_entry(meta=worlds.meta([1, 2, 3], [1, -2, 3])), "-2 is not a number"),
+        (token_balance(accountIndex=256), "accountIndex: 256 is not a number up to 255"),
+        (token_balance(mint=None), "mint: None is not a text"),
+        (token_balance(owner=7), "7 is not a text"),
+        (
+            token_balance(uiTokenAmount={"amount": "-1", "decimals": 0}),
+            "amount is '-1', not a number in a text",
+        ),
+        (
+            token_balance(uiTokenAmount={"amount": "1", "decimals": 0, "uiAmount": "1"}),
+            "uiAmount is '1'",
+        ),
+        (set_meta(innerInstructions=5), "meta.innerInstructions is 5, not a list"),
+        (set_meta(innerInstructions=[{"index": 0}]), "instructions is missing"),
+        (inner(programIdIndex="0"), "programIdIndex: '0' is not a number"),
+        (inner(accounts=[1, 300]), "accounts: 300 is not a number"),
+        (inner(data="0OIl"), "not base58"),
+        (inner(stackHeight="2"), "stackHeight: '2'"),
+        (set_meta(logMessages="Program log"), "logMessages is 'Program log', not a list"),
+        (set_meta(logMessages=[None]), "logMessages: None is not a text"),
+        (set_meta(fee="5000"), "fee: '5000'"),
+        (set_meta(computeUnitsConsumed=1.5), "computeUnitsConsumed: 1.5"),
+        (set_meta(err=5), "meta.err is 5"),
         (
             set_entry(
                 meta=worlds.meta(

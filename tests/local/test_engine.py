@@ -279,7 +279,8 @@ def test_each_transaction_is_counted_once(tmp_path: Path) -> None:
     assert of("no-token-balances", postTokenBalances=None) == {"correct_simulation": 1}
     assert of("failed-on-chain", err=err) == {"incorrect_simulation": 1}
     assert of("balances", postBalances=[5, 10**6, 1]) == {"balance_diff": 1}
-    tokens = [{"accountIndex": 1, "mint": where("m"), "uiTokenAmount": {"amount": "5"}}]
+    five = {"amount": "5", "decimals": 0}
+    tokens = [{"accountIndex": 1, "mint": where("m"), "uiTokenAmount": five}]
     assert of("tokens", postTokenBalances=tokens) == {"balance_diff": 1}
     assert of("logs", logMessages=["other"]) == {"log_diff": 1}
 
