@@ -31,6 +31,7 @@ _REQUIRED: Any = attrs.NOTHING
 _KEEP: Any = object()
 _META = "wire"
 _SHOWN_ITEMS = 3
+_SHOWN_CHARACTERS = 240  # of a value inside another
 
 
 class Mismatch(Exception):  # noqa: N818 - never leaves the codec
@@ -155,7 +156,10 @@ def _short(value: object) -> str:
         return f"({', '.join(map(_short, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, str):
         return shown(str.__str__(value))
-    return repr(value) if isinstance(value, Value) else shown(value)
+    if isinstance(value, Value):
+        text = repr(value)
+        return text if len(text) <= _SHOWN_CHARACTERS else f"{type(value).__name__}(…)"
+    return shown(value)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(wire,))

@@ -304,3 +304,11 @@ def test_modifications_and_what_a_node_shows_agree(account: AccountData) -> None
     shown = unstructure(account)
     shown["data"] = [shown["data"]["data"], shown["data"]["encoding"]]
     assert Account.from_ui(shown).to_account_data() == account
+
+
+@pytest.mark.parametrize(
+    "text", ["QR==", "QUJ=", "AAAAQR==", "QQ=", "QQ", "==", "Q===", "QQ==\n", "-_=="]
+)
+def test_base64_that_the_service_refuses_is_refused(text: str) -> None:
+    with pytest.raises(InvalidParamsError, match="is not valid base64"):
+        fields.to_bytes(text, "data")
