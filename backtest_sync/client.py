@@ -5,36 +5,45 @@ Every session has a connection of its own; nothing is shared but the HTTP pool.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from attrs import evolve
 
 from backtest_sync import handshake, urls
+from backtest_sync.arguments import check_callback
 from backtest_sync.channel import Channel
-from backtest_sync.connection import Connection, ReconnectPolicy
-from backtest_sync.errors import InvalidParamsError
+from backtest_sync.connection import Connection, ReconnectPolicy, check_policy
+from backtest_sync.errors import (
+    BacktestClientError,
+    InvalidParamsError,
+    RequestTimeoutError,
+    SessionClosedError,
+)
 from backtest_sync.handshake import OnEvent, Wait
+from backtest_sync.headers import API_KEY_HEADER, USER_AGENT, check_api_key, check_headers
 from backtest_sync.limits import (
     HANDSHAKE_LIMIT,
     PARALLEL_CREATE_LIMIT,
     Deadline,
     check_timeout,
 )
+from backtest_sync.origins import is_loopback, shown_url
 from backtest_sync.protocol import (
     AttachBacktestSession,
     CreateBacktestSession,
     CreateSession,
     parse_session_id,
 )
+from backtest_sync.protocol.fields import shown, to_bool
 from backtest_sync.session import BacktestSession
-from backtest_sync.useragent import USER_AGENT
 
 if TYPE_CHECKING:
     import ssl
@@ -71,6 +80,8 @@ MAX_DISCONNECT_TIMEOUT = 900
 
 _DEFAULT = ReconnectPolicy()
 
+logger = logging.getLogger("backtest_sync")
+
 
 class BacktestClient:
     """The way to one simulator. A context manager; closing it closes the sessions that it opened.
@@ -85,10 +96,12 @@ class BacktestClient:
         reconnect: accepted for the time when sessions reconnect by themselves; until then a lost connection
             ends the session with `SessionClosedError`. ``None`` asks for no reconnecting.
         log_raw: log every text that comes in, at debug level, to the logger ``backtest_sync``.
-        headers: more headers for the WebSocket handshake; the key and the user agent win on a clash.
-        ssl_context: for ``wss``; ``None`` verifies against the system's roots.
+        headers: more headers for the WebSocket handshake and the REST endpoints; the key and the user agent
+            win on a clash.
+        ssl_context: for ``wss`` and ``https``; ``None`` verifies against the system's roots.
 
-    Proxies come from the usual environment variables, for WebSocket and HTTP alike.
+    Raises `InvalidParamsError`. Proxies come from the usual environment variables, for WebSocket and HTTP alike.
+    A client may be used from several threads. Once closed, it opens nothing any more.
     """
 
     def __init__(
@@ -105,30 +118,30 @@ class BacktestClient:
     ) -> None:
         given = url if url is not None else os.environ.get("SIMULATOR_URL") or PRODUCTION_URL
         if not isinstance(given, str) or not given.strip():
-            raise InvalidParamsError(f"url must be a host or a ws(s):// URL, not {given!r}")
+            raise InvalidParamsError(f"url: expected a host or a ws(s):// URL, got {shown(given)}")
         self._url = urls.backtest_ws_url(given.strip())
-        key = api_key if api_key is not None else os.environ.get("SIMULATOR_API_KEY", "")
-        if not isinstance(key, str):
-            raise InvalidParamsError(f"api_key must be a str, not {type(key).__name__}")
-        self._api_key = key
-        if check_timeout(connect_timeout, "connect_timeout") in (None, 0.0):
-            raise InvalidParamsError("connect_timeout must be a number of seconds above 0")
-        self._connect_timeout = connect_timeout
-        self._request_timeout = check_timeout(request_timeout, "request_timeout")
-        self._reconnect = reconnect
-        self._log_raw = log_raw
+        self._api_key = check_api_key(
+            os.environ.get("SIMULATOR_API_KEY", "") if api_key is None else api_key
+        )
+        self._connect_timeout = _seconds(connect_timeout, "connect_timeout")
+        self._request_timeout = (
+            None if request_timeout is None else _seconds(request_timeout, "request_timeout")
+        )
+        self._reconnect = check_policy(reconnect)
+        self._log_raw = to_bool(log_raw, "log_raw")
         self._headers = {
             name: value
-            for name, value in (headers or {}).items()
-            if name.lower() not in ("x-api-key", "user-agent")
+            for name, value in check_headers({} if headers is None else headers).items()
+            if name.lower() not in (API_KEY_HEADER.lower(), "user-agent")
         }
-        self._ssl_context = ssl_context
+        self._ssl_context = _context(ssl_context)
+        self._guard = threading.Lock()  # of the three below
         self._sessions: weakref.WeakSet[BacktestSession] = weakref.WeakSet()
         self._rest_client: RestClient | None = None
-        if key and self._url.startswith("ws://") and not _is_loopback(self._url):
+        self._closed = False
+        if self._api_key and self._url.startswith("ws://") and not is_loopback(self._url):
             warnings.warn(
-                f"the API key goes to {urlsplit(self._url).hostname} unencrypted: use wss://",
-                stacklevel=2,
+                f"the API key goes to {shown_url(self._url)} unencrypted: use wss://", stacklevel=2
             )
 
     @property
@@ -137,7 +150,7 @@ class BacktestClient:
         return self._url
 
     def __repr__(self) -> str:
-        return f"<BacktestClient {self._url}>"
+        return f"<BacktestClient {shown_url(self._url)}>"
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -147,20 +160,36 @@ class BacktestClient:
     def __enter__(self) -> BacktestClient:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except BacktestClientError:
+            if value is None:
+                raise
 
     def close(self) -> None:
-        """Close the sessions that are still open, then the HTTP pool. The first failure is raised at the end."""
-        failure: BaseException | None = None
-        for session in list(self._sessions):
-            try:
-                with session:
-                    pass
-            except Exception as error:  # noqa: BLE001 - raised below, after the others are closed
-                failure = failure or error
-        if self._rest_client is not None:
-            self._rest_client.close()
+        """Close the sessions that are still open, each within 5 s, then the HTTP pool. Idempotent.
+
+        What a session's close fails from (see `BacktestSession.close`) is raised at the end, the first of it;
+        that session is aborted. Interrupted, it aborts the sessions that are left.
+        """
+        with self._guard:
+            self._closed = True
+            sessions, rest = list(self._sessions), self._rest_client
+        failure: BacktestClientError | None = None
+        try:
+            while sessions:
+                try:
+                    with sessions.pop():
+                        pass
+                except BacktestClientError as error:
+                    logger.warning("a session could not be closed: %s", error)
+                    failure = failure or error
+        finally:
+            for session in sessions:
+                session.abort()
+            if rest is not None:
+                rest.close()
         if failure is not None:
             raise failure
 
@@ -179,30 +208,35 @@ class BacktestClient:
         """Create a single session over a slot range.
 
         ``params``, or the fields of `CreateSession` as keywords: ``start_slot``, one of ``end_slot`` (inclusive)
-        and ``slot_count``, … ``timeout`` is a deadline; in any case the server may stay silent for no longer
-        than 120 s plus ``capacity_wait_timeout_secs``. ``on_event`` sees what arrives while the runtime starts.
+        and ``slot_count``, … ``timeout`` is a deadline for all of it; in any case the server may stay silent for
+        no longer than 120 s plus ``capacity_wait_timeout_secs``. ``on_event`` sees what arrives while the runtime
+        starts; all but an early ``readyForContinue``, which is recorded, is kept for the session.
 
         Where ``disconnect_timeout_secs`` is unset, the server is asked to keep the session for as long as
-        ``reconnect`` may take and a minute more; with ``reconnect=None`` it is left unset.
+        ``reconnect`` (by default the client's) may take and a minute more; with ``reconnect=None`` it is left
+        unset.
 
-        Raises: `InvalidParamsError`, `ConnectError`, `RequestTimeoutError`, `RemoteError`, `SessionClosedError`.
+        Raises `InvalidParamsError`, `ConnectError`, `RequestTimeoutError`, `RemoteError`, `SessionClosedError`,
+        `UnexpectedResponseError`, `DeserializeError`.
         """
         request = _request(params, fields)
         if request.parallel:
             raise InvalidParamsError(
                 "create_session makes a single session: leave out parallel, or use create_sessions"
             )
-        policy = self._reconnect if reconnect is _DEFAULT else reconnect
-        if request.disconnect_timeout_secs is None and policy is not None:
-            request = evolve(cast(Any, request), disconnect_timeout_secs=_keep_alive(policy))
+        check_callback(on_event, "on_event")
+        policy = self._reconnect if reconnect is _DEFAULT else check_policy(reconnect)
+        request = _kept_alive(request, policy)
         wait = self._wait(timeout, request)
-        channel = self._open(request.name or f"slots {request.start_slot}-{request.end_slot}")
+        channel = self._open(request.name or _slots(request), wait.deadline)
         try:
             created, ready = handshake.create_one(channel, request, wait, on_event)
+            if request.name is not None and created.session_name != request.name:
+                logger.warning("the server did not name %s %r", created.session_id, request.name)
+            return self._session(channel, created, ready)
         except BaseException:
             channel.abort()
             raise
-        return self._session(channel, created, ready)
 
     def create_sessions(
         self,
@@ -214,7 +248,11 @@ class BacktestClient:
     ) -> list[str]:
         """Create one session, or with ``parallel=True`` many, for others to attach to: their ids.
 
-        ``on_session_created`` is told each id as it comes.
+        ``on_session_created`` is told each id as it comes. Nothing stays connected: the server keeps the sessions
+        for ``disconnect_timeout_secs``. Unset, that is for one session as `create_session` says, or the default of
+        a `ReconnectPolicy`; for many it is the server's matter. ``request_timeout`` is the deadline; in any case
+        the server may stay silent for no longer than 120 s (900 s with ``parallel``) plus
+        ``capacity_wait_timeout_secs``. Raises as `create_session` does.
         """
         sessions = self.create_sessions_with_task_ids(
             params, on_session_created=on_session_created, **fields
@@ -231,8 +269,11 @@ class BacktestClient:
     ) -> list[tuple[str, str | None]]:
         """`create_sessions`, each id with the server's task id or ``None``."""
         request = _request(params, fields)
+        check_callback(on_session_created, "on_session_created")
+        if not request.parallel:
+            request = _kept_alive(request, self._reconnect or _DEFAULT)
         wait = self._wait(None, request)
-        channel = self._open("create-sessions")
+        channel = self._open(request.name or _slots(request), wait.deadline)
         try:
             created = handshake.create_many(channel, request, wait, on_session_created)
         except BaseException:
@@ -251,35 +292,45 @@ class BacktestClient:
         """Claim an existing session; what followed ``last_sequence`` is replayed (``None``: all retained).
 
         Rebuild subscriptions, then call `BacktestSession.resume_attached_session`: until then a session that
-        was handed over stays paused.
+        was handed over stays paused. ``request_timeout`` is the deadline; in any case the server may stay
+        silent for no longer than 120 s. Raises as `create_session` does; a `RemoteError` of
+        ``sessionOwnershipBusy`` means that another connection holds the session still: try again.
         """
-        del reconnect  # nothing depends on it until sessions reconnect
+        check_policy(reconnect)  # nothing depends on it until sessions reconnect
         request = AttachBacktestSession(
             session_id=parse_session_id(session_id), last_sequence=last_sequence
         )
         wait = Wait(Deadline(self._request_timeout), HANDSHAKE_LIMIT)
-        channel = self._open(request.session_id, last_sequence)
+        channel = self._open(request.session_id, wait.deadline, last_sequence)
         try:
             attached, ready = handshake.attach(channel, request, wait)
+            return self._session(channel, attached, ready)
         except BaseException:
             channel.abort()
             raise
-        return self._session(channel, attached, ready)
 
     def _wait(self, timeout: float | None, request: CreateBacktestSession) -> Wait:
         limit = check_timeout(timeout) if timeout is not None else self._request_timeout
         silence = PARALLEL_CREATE_LIMIT if request.parallel else HANDSHAKE_LIMIT
         return Wait(Deadline(limit), silence + (request.capacity_wait_timeout_secs or 0))
 
-    def _open(self, name: str, last_sequence: int | None = None) -> Channel:
+    def _open(self, name: str, deadline: Deadline, last_sequence: int | None = None) -> Channel:
+        self._check_open()
+        limit = deadline.sooner(self._connect_timeout).remaining()
+        if not limit:
+            raise RequestTimeoutError("connecting", deadline.timeout or 0.0)
         connection = Connection.open(
             self._url,
             name=name,
-            headers={**self._headers, "User-Agent": USER_AGENT, "X-API-Key": self._api_key},
-            connect_timeout=self._connect_timeout,
+            headers={**self._headers, "User-Agent": USER_AGENT, API_KEY_HEADER: self._api_key},
+            connect_timeout=limit,
             ssl_context=self._ssl_context,
         )
         return Channel(connection, last_sequence=last_sequence, log_raw=self._log_raw)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosedError("the client is closed")
 
     def _session(
         self, channel: Channel, created: SessionCreated | SessionAttached, ready: bool
@@ -294,25 +345,33 @@ class BacktestClient:
             request_timeout=self._request_timeout,
             ssl_context=self._ssl_context,
         )
-        self._sessions.add(session)
+        with self._guard:
+            self._check_open()  # or nobody would close it
+            self._sessions.add(session)
         return session
 
     # --- REST (protocol/http.md)
 
+    # Each method waits no longer than `request_timeout` for each request, and raises `HttpStatusError` (with the
+    # answer's body), `HttpError`, `RequestTimeoutError`, and `InvalidParamsError` before anything is sent.
+
     @property
     def _rest(self) -> RestClient:
-        if self._rest_client is None:
-            from backtest_sync.rest import RestClient
+        from backtest_sync.rest import RestClient
 
-            self._rest_client = RestClient(
-                urls.http_base_from_ws_url(self._url),
-                self._api_key,
-                timeout=self._request_timeout,
-                connect_timeout=self._connect_timeout,
-                headers=self._headers,
-                ssl_context=self._ssl_context,
-            )
-        return self._rest_client
+        with self._guard:
+            if self._rest_client is None:
+                self._rest_client = RestClient(
+                    urls.http_base_from_ws_url(self._url),
+                    self._api_key,
+                    timeout=self._request_timeout,
+                    connect_timeout=self._connect_timeout,
+                    headers=self._headers,
+                    ssl_context=self._ssl_context,
+                )
+            if self._closed:
+                self._rest_client.close()
+            return self._rest_client
 
     def available_ranges(self, include_account_state: bool = False) -> list[AvailableRange]:
         """The slot ranges that sessions can run over. Usable without a key (global ranges only)."""
@@ -388,11 +447,34 @@ def _request(params: CreateSession | None, fields: dict[str, Any]) -> CreateBack
     return params.to_request()
 
 
-def _keep_alive(policy: ReconnectPolicy) -> int:
-    """The disconnect timeout, in seconds, that covers a reconnect budget (protocol/managed.md §4)."""
-    return min(MAX_DISCONNECT_TIMEOUT, math.ceil(policy.max_total) + KEEP_ALIVE_MARGIN)
+def _kept_alive(
+    request: CreateBacktestSession, policy: ReconnectPolicy | None
+) -> CreateBacktestSession:
+    """With a disconnect timeout that covers a reconnect budget, where it has none (protocol/managed.md §4)."""
+    if request.disconnect_timeout_secs is not None or policy is None:
+        return request
+    seconds = min(MAX_DISCONNECT_TIMEOUT, math.ceil(policy.max_total) + KEEP_ALIVE_MARGIN)
+    kept: CreateBacktestSession = evolve(cast(Any, request), disconnect_timeout_secs=seconds)
+    return kept
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+def _slots(request: CreateBacktestSession) -> str:
+    return f"slots {request.start_slot}-{request.end_slot}"
+
+
+def _seconds(value: float | None, field: str) -> float:
+    """A limit that can be waited for: above zero."""
+    seconds = check_timeout(value, field)
+    if not seconds:
+        raise InvalidParamsError(f"{field}: expected seconds above zero, got {shown(value)}")
+    return seconds
+
+
+def _context(value: object) -> ssl.SSLContext | None:
+    if value is None:
+        return None
+    import ssl
+
+    if not isinstance(value, ssl.SSLContext):
+        raise InvalidParamsError(f"ssl_context: expected an SSLContext, got {shown(value)}")
+    return value

@@ -21,6 +21,7 @@ from backtest_sync.errors import InvalidParamsError, RequestTimeoutError, Sessio
 from backtest_sync.frames import MAX_MESSAGE_BYTES, MAX_REASON_BYTES, is_close_code
 from backtest_sync.inbox import MAX_QUEUE_BYTES, End, Inbox
 from backtest_sync.limits import PING_DEADLINE, PING_INTERVAL, Deadline
+from backtest_sync.protocol.fields import shown
 from backtest_sync.stream import Bell
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ class ReconnectPolicy:
     multiplier: float = field(default=2.0, validator=_within(1))
     jitter: float = field(default=0.2, validator=_within(0, 1))
     uptime_reset: float = field(default=30.0, validator=_within(0))
+
+
+def check_policy(value: object) -> ReconnectPolicy | None:
+    """A value of ``reconnect``; else `InvalidParamsError`."""
+    if value is not None and not isinstance(value, ReconnectPolicy):
+        raise InvalidParamsError(
+            f"reconnect: expected a ReconnectPolicy or None, got {shown(value)}"
+        )
+    return value
 
 
 class _Core:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attrs import frozen
 
 from backtest_sync.errors import HttpError, InvalidParamsError, RequestTimeoutError
+from backtest_sync.headers import API_KEY_HEADER, USER_AGENT
 from backtest_sync.limits import Deadline
 from backtest_sync.origins import is_loopback, joined, origin, shown_url
 from backtest_sync.protocol import jsontext
@@ -31,7 +32,6 @@ from backtest_sync.replies import (
     repeatable,
     retry_after,
 )
-from backtest_sync.useragent import USER_AGENT
 
 if TYPE_CHECKING:
     import ssl
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     import requests
     from requests.adapters import HTTPAdapter
 
-#: The header that carries the API key (protocol/control.md §2).
-API_KEY_HEADER = "X-API-Key"
 #: The largest body that is read, decompressed, in bytes: beyond it the request fails.
 MAX_BODY_BYTES = 256 * 1024 * 1024
 #: How many redirects, all within one origin, a request follows.
@@ -50,21 +48,6 @@ MAX_REDIRECTS = 5
 POOL_SIZE = 64
 _CHUNK = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-def check_api_key(api_key: str) -> str:
-    """``api_key``, when it can stand in a header; else `InvalidParamsError` without showing it."""
-    if not isinstance(api_key, str):
-        raise InvalidParamsError(f"api_key: expected text, got {type(api_key).__name__}")
-    if api_key != api_key.strip():
-        raise InvalidParamsError(
-            "invalid API key header value: blanks or a line break around it; strip them"
-        )
-    if not all(" " <= char <= "~" for char in api_key):
-        raise InvalidParamsError(
-            "invalid API key header value: only printable ASCII characters can stand in a header"
-        )
-    return api_key
 
 
 def check_seconds(value: float | None, field: str) -> float | None:

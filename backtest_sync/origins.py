@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 from backtest_sync.errors import InvalidParamsError
 
@@ -12,11 +13,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 def shown_url(url: str) -> str:
     """``url`` as errors and reprs show it: without user, password, query and fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "a malformed URL"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    plain = re.split(r"[?#]", url)[0]
+    scheme, mark, rest = plain.partition("://") if "://" in plain else ("", "", plain)
+    authority, slash, path = rest.partition("/")
+    return scheme + mark + authority.rpartition("@")[2] + slash + path
 
 
 def check_endpoint(url: object) -> str:

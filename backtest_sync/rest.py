@@ -6,7 +6,8 @@ from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest_sync.errors import DeserializeError, InvalidParamsError
-from backtest_sync.http import API_KEY_HEADER, HttpClient, check_api_key
+from backtest_sync.headers import API_KEY_HEADER, check_api_key
+from backtest_sync.http import HttpClient
 from backtest_sync.origins import check_endpoint, shown_url
 from backtest_sync.protocol.codec import structure, unstructure
 from backtest_sync.protocol.fields import to_bool, to_text, to_u64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import field, frozen
 
-from backtest_sync.connection import Connection, ReconnectPolicy
+from backtest_sync.connection import Connection, ReconnectPolicy, check_policy
 from backtest_sync.errors import (
     ConnectError,
     DeserializeError,
@@ -40,14 +40,6 @@ def _to_commitment(value: object) -> str | None:
     return value
 
 
-def _to_policy(value: object) -> ReconnectPolicy | None:
-    if value is not None and not isinstance(value, ReconnectPolicy):
-        raise InvalidParamsError(
-            f"reconnect: expected a ReconnectPolicy or None, got {shown(value)}"
-        )
-    return value
-
-
 def _to_slot(value: object) -> int | None:
     return None if value is None else to_uint(value, "replay_from_slot", _MAX_REPLAY_SLOT)
 
@@ -69,7 +61,7 @@ class Options:
     compression: bool = field(default=None, converter=_to_compression)
     intra_slot_updates: bool = field(default=False, converter=_to_intra_slot_updates)
     timeout: float | None = field(default=None, converter=check_timeout)
-    reconnect: ReconnectPolicy | None = field(factory=ReconnectPolicy, converter=_to_policy)
+    reconnect: ReconnectPolicy | None = field(factory=ReconnectPolicy, converter=check_policy)
     ssl_context: ssl.SSLContext | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ its errors, and translates them. Its receiving and its closing are not used.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import re
 import socket
@@ -25,12 +24,10 @@ from backtest_sync.errors import (
     RequestTimeoutError,
     shorten,
 )
-
-API_KEY_HEADER = "x-api-key"
+from backtest_sync.headers import API_KEY_HEADER, check_headers
+from backtest_sync.origins import is_loopback, shown_url
 
 _UNAUTHORIZED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FORBIDDEN_IN_HEADER = re.compile(r"[^\t\x20-\x7e]")
 _MAX_BODY_IN_MESSAGE = 200
 
 
@@ -38,13 +35,6 @@ def format_frame(opcode: int, payload: bytes) -> bytes:
     """One whole frame as a client sends it, masked."""
     frame: bytes = websocket.ABNF.create_frame(payload, opcode).format()
     return frame
-
-
-def public_url(url: str) -> str:
-    """``url`` without what may be a secret in it: user, password, query, fragment."""
-    scheme, mark, rest = re.split(r"[?#]", url)[0].partition("://")
-    authority, slash, path = rest.partition("/")
-    return scheme + mark + authority.rpartition("@")[2] + slash + path
 
 
 def default_tls_context() -> ssl.SSLContext:
@@ -88,11 +78,11 @@ class Upgrade:
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._host, secure = _check_url(url)
-        for name, value in headers.items():
-            _check_header(name, value)
         self._url = url
-        self._headers = dict(headers)
-        self._api_key = next((v for n, v in headers.items() if n.lower() == API_KEY_HEADER), None)
+        self._headers = check_headers(headers)
+        self._api_key = next(
+            (v for n, v in headers.items() if n.lower() == API_KEY_HEADER.lower()), None
+        )
         self._timeout = timeout
         context = (ssl_context or default_tls_context()) if secure else None
         self._websocket = _WebSocket(
@@ -126,13 +116,13 @@ class Upgrade:
             # a redirect would take the API key to another origin
             "redirect_limit": 0,
         }
-        if _is_loopback(self._host):
+        if is_loopback(self._url):
             # what is on this machine needs no proxy; there is no other way to say so
             options |= {"http_proxy_host": "none", "http_proxy_port": 1, "http_no_proxy": ["*"]}
         return options
 
     def _translate(self, error: Exception) -> Exception:
-        url = public_url(self._url)
+        url = shown_url(self._url)
         if isinstance(error, (websocket.WebSocketTimeoutException, TimeoutError)):
             return RequestTimeoutError("connecting", self._timeout)
         status = getattr(error, "status_code", None) or self._websocket.getstatus()
@@ -144,7 +134,7 @@ class Upgrade:
     def _proxy_hint(self) -> str:
         variable = "https_proxy" if self._url.startswith("wss") else "http_proxy"
         is_set = os.environ.get(variable) or os.environ.get(variable.upper())
-        if not is_set or _is_loopback(self._host):
+        if not is_set or is_loopback(self._url):
             return ""
         return f" ({variable} is set: it may be the proxy that fails)"
 
@@ -199,29 +189,8 @@ def _check_url(url: str) -> tuple[str, bool]:
         if re.search(r"[\x00-\x20\x7f]", url):
             raise ValueError("it has a space or control character")
     except ValueError as error:
-        raise InvalidParamsError(f"{public_url(url)!r} is not a usable endpoint: {error}") from None
+        raise InvalidParamsError(f"{shown_url(url)!r} is not a usable endpoint: {error}") from None
     return host, parts.scheme == "wss"
-
-
-def _check_header(name: str, value: str) -> None:
-    if not _HEADER_NAME.fullmatch(name):
-        raise InvalidParamsError(f"invalid header name: {name!r}")
-    label = "API key" if name.lower() == API_KEY_HEADER else name
-    found = _FORBIDDEN_IN_HEADER.search(value)
-    if found:
-        raise InvalidParamsError(
-            f"invalid {label} header value: character {found.start() + 1} of {len(value)} "
-            "is a line break, a control character or not ASCII"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _text(error: Exception) -> str:

@@ -33,7 +33,7 @@ EVERYWHERE = {"attrs", "attr"}
 # Bottom to top: a module may import from its own layer and from those below.
 LAYERS = (
     {"errors", "version"},
-    {"limits", "origins", "useragent"},
+    {"limits", "origins", "headers"},
     {"protocol", "frames", "urls", "ranges", "results", "arguments"},
     {"inbox", "stream", "upgrade", "link", "connection", "replies", "http", "jsonrpc", "feed"},
     {"channel", "arguments", "handshake", "driver", "rest", "rpc", "rpc_types", "programs"},

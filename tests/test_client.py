@@ -14,6 +14,7 @@ from backtest_sync import (
     BacktestClient,
     ConnectError,
     CreateSession,
+    HttpError,
     InvalidParamsError,
     ReconnectPolicy,
     RemoteError,
@@ -23,6 +24,7 @@ from backtest_sync import (
     StatusResponse,
     UnexpectedResponseError,
 )
+from tests.support.connections import in_thread, outcome
 from tests.support.scripted import Peer, ScriptedServer, cid, sid
 
 KEY = "a-very-secret-key"
@@ -90,12 +92,48 @@ def test_further_headers_do_not_replace_the_key() -> None:
         {"request_timeout": -1},
         {"reconnect": 3},
         {"headers": {"x": "a\nb"}},
+        {"headers": {"x y": "a"}},
+        {"headers": {"x": 5}},
+        {"headers": {5: "x"}},
         {"headers": 5},
+        {"api_key": " a"},
+        {"api_key": "ä"},
+        {"connect_timeout": "5"},
+        {"request_timeout": 0},
+        {"log_raw": 1},
+        {"ssl_context": 5},
     ],
 )
 def test_a_wrong_setting_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError):
         BacktestClient(**{"url": "ws://127.0.0.1:1", **arguments})
+
+
+def test_a_key_of_the_environment_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMULATOR_API_KEY", f"{KEY}\n")
+    with pytest.raises(InvalidParamsError, match="API key header value") as caught:
+        BacktestClient("ws://127.0.0.1:1")
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [float("inf"), 1e300, 5])
+def test_any_length_of_time_can_be_a_limit(limit: float) -> None:
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.send({"method": "readyForContinue"})
+        peer.serve_close()
+
+    with ScriptedServer(script) as server:
+        with BacktestClient(server.url, connect_timeout=limit, request_timeout=limit) as client:
+            with client.create_session(start_slot=1, slot_count=1) as session:
+                session.ensure_ready(limit)
+
+
+def test_nothing_secret_of_the_url_is_shown() -> None:
+    with pytest.warns(UserWarning, match="unencrypted") as warned:
+        client = BacktestClient("ws://me:secret@example.com/?token=secret", KEY)
+    assert repr(client) == "<BacktestClient ws://example.com/>"
+    assert "secret" not in str(warned[0].message)
 
 
 def test_a_key_over_plain_text_to_elsewhere_is_warned_of() -> None:
@@ -165,6 +203,25 @@ def test_a_wrong_create_never_connects(fields: dict[str, Any], named: str) -> No
         client.create_session(CreateSession(start_slot=1, slot_count=1), **fields or {"name": "a"})
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: c.create_session(start_slot=1, slot_count=1, timeout=-1),
+        lambda c: c.create_session(start_slot=1, slot_count=1, on_event=5),
+        lambda c: c.create_session(start_slot=1, slot_count=1, reconnect=5),
+        lambda c: c.create_session({"start_slot": 1, "slot_count": 1}),
+        lambda c: c.create_sessions(start_slot=1, slot_count=1, on_session_created=5),
+        lambda c: c.create_sessions(start_slot=1, slot_count=1, name="-"),
+        lambda c: c.attach_session(sid(1), reconnect=5),
+        lambda c: c.attach_session(sid(1), "5"),
+        lambda c: c.attach_session(None),
+    ],
+)
+def test_wrong_arguments_never_connect(call: Any) -> None:
+    with pytest.raises(InvalidParamsError):
+        call(BacktestClient("ws://127.0.0.1:1"))  # nobody listens there
+
+
 def test_on_event_sees_what_arrives_before_and_nothing_is_lost() -> None:
     def script(peer: Peer) -> None:
         peer.accept()
@@ -191,7 +248,9 @@ def test_a_refused_create() -> None:
     def script(peer: Peer) -> None:
         peer.accept()
         peer.expect("createBacktestSession")
-        peer.send({"method": "error", "params": {"bundleNotFound": {"start_slot": 1, "end_slot": 2}}})
+        peer.send(
+            {"method": "error", "params": {"bundleNotFound": {"start_slot": 1, "end_slot": 2}}}
+        )
         peer.until_gone()
 
     with ScriptedServer(script) as server:
@@ -232,9 +291,40 @@ def test_a_server_that_leaves_or_never_answers() -> None:
         assert caught.value.action == "receiving"
 
 
+def test_the_limit_of_a_create_holds_for_its_connecting_too() -> None:
+    release = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        release.wait(10)
+
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        with pytest.raises(RequestTimeoutError) as caught:
+            client.create_session(start_slot=1, slot_count=1, timeout=0.05)
+        assert caught.value.action == "connecting"
+        with pytest.raises(RequestTimeoutError):
+            client.create_session(start_slot=1, slot_count=1, timeout=0)
+        release.set()
+
+
+def test_a_name_that_the_server_does_not_know_of_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.serve_close()
+
+    with ScriptedServer(script) as server, BacktestClient(server.url) as client:
+        client.create_session(start_slot=1, slot_count=1, name="my-run")
+        assert f"the server did not name {sid(1)} 'my-run'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
-    [("401 Unauthorized", 401, "api_key"), ("403 Forbidden", 403, "api_key"), ("503 Busy", 503, "503")],
+    [
+        ("401 Unauthorized", 401, "api_key"),
+        ("403 Forbidden", 403, "api_key"),
+        ("503 Busy", 503, "503"),
+    ],
 )
 def test_a_refused_upgrade_says_the_status(status: str, code: int, hint: str) -> None:
     with ScriptedServer(refuse(status)) as server:
@@ -254,7 +344,11 @@ def test_many_sessions_as_they_are_announced() -> None:
         peer.accept()
         assert peer.expect("createBacktestSession")["parallel"] is True
         peer.created(1, task_id="t1")
-        event = {"session_id": sid(1), "seq_id": 1, "event": {"method": "slotNotification", "params": 1}}
+        event = {
+            "session_id": sid(1),
+            "seq_id": 1,
+            "event": {"method": "slotNotification", "params": 1},
+        }
         peer.send({"method": "sessionEventV2", "params": event})
         peer.created(2)
         peer.send(
@@ -272,6 +366,41 @@ def test_many_sessions_as_they_are_announced() -> None:
         )
         assert made == [(sid(1), "t1"), (sid(2), None)]
         assert announced == [sid(1), sid(2)]
+
+
+def test_one_session_made_for_others_outlives_its_making() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        create = peer.expect("createBacktestSession")
+        peer.created(task_id="t")
+        peer.until_gone()
+        assert peer.close_frame == b""
+        asked.append((peer.index, create["disconnectTimeoutSecs"]))
+
+    asked: list[Any] = []
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        assert client.create_sessions_with_task_ids(start_slot=1, slot_count=1) == [(sid(1), "t")]
+        bare = BacktestClient(server.url, reconnect=None)
+        assert bare.create_sessions(start_slot=1, slot_count=1) == [sid(1)]
+        assert client.create_sessions(start_slot=1, slot_count=1, disconnect_timeout_secs=5)
+    assert sorted(seconds for _, seconds in asked) == [5, 360, 360]
+
+
+def test_a_callback_that_fails_ends_the_making() -> None:
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.until_gone()
+
+    def fail(_: object) -> None:
+        raise KeyError("mine")
+
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        with pytest.raises(KeyError):
+            client.create_session(start_slot=1, slot_count=1, on_event=fail)
+        with pytest.raises(KeyError):
+            client.create_sessions(start_slot=1, slot_count=1, on_session_created=fail)
 
 
 def test_task_ids_are_padded_and_cut() -> None:
@@ -311,7 +440,10 @@ def test_attach_and_resume_keep_everything_in_order() -> None:
         )
         peer.serve_close()
 
-    with ScriptedServer(script) as server, BacktestClient(server.url, request_timeout=10.0) as client:
+    with (
+        ScriptedServer(script) as server,
+        BacktestClient(server.url, request_timeout=10.0) as client,
+    ):
         session = client.attach_session(sid(1).removeprefix("backtest_"))
         assert session.rpc_endpoint == f"{server.http_url}/backtest/x"
         session.resume_attached_session()
@@ -362,6 +494,82 @@ def test_closing_the_client_closes_its_sessions() -> None:
         assert all(session.is_closed for session in sessions)
         for _ in sessions:
             assert closes.acquire(timeout=5)
+
+
+def mute(peer: Peer) -> None:
+    created(peer)
+    peer.until_gone()
+
+
+def test_a_closed_client_opens_nothing() -> None:
+    with ScriptedServer(mute) as server:
+        client = BacktestClient(server.url)
+        client.close()
+        with pytest.raises(SessionClosedError, match="the client is closed"):
+            client.create_session(start_slot=1, slot_count=1)
+        with pytest.raises(SessionClosedError, match="the client is closed"):
+            client.attach_session(sid(1))
+        with pytest.raises(HttpError, match="the client is closed"):
+            client.available_ranges()
+    assert server.peers == []
+
+
+def test_a_session_that_comes_after_the_close_of_its_client_is_dropped() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.expect("createBacktestSession")
+        asked.set()
+        assert go.wait(10)
+        peer.created()
+        peer.until_gone()
+
+    with ScriptedServer(script) as server:
+        client = BacktestClient(server.url)
+        worker = in_thread(lambda: client.create_session(start_slot=1, slot_count=1))
+        assert asked.wait(10)
+        client.close()
+        go.set()
+        assert isinstance(outcome(*worker), SessionClosedError)
+
+
+def test_what_a_close_fails_from_is_told_after_all_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backtest_sync.session.GRACEFUL_CLOSE_LIMIT", 0.02)
+    with ScriptedServer(mute) as server:
+        client = BacktestClient(server.url)
+        sessions = [client.create_session(start_slot=1, slot_count=1) for _ in range(3)]
+        with pytest.raises(RequestTimeoutError):
+            client.close()
+        assert all(session.is_closed for session in sessions)
+        client.close()
+
+
+def test_an_error_in_the_body_is_what_leaves_the_with_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backtest_sync.session.GRACEFUL_CLOSE_LIMIT", 0.02)
+    with ScriptedServer(mute) as server:
+        client = BacktestClient(server.url)
+        client.create_session(start_slot=1, slot_count=1)
+        with pytest.raises(KeyError), client:
+            raise KeyError("mine")
+
+
+def test_a_close_that_is_interrupted_aborts_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer(mute) as server:
+        client = BacktestClient(server.url)
+        sessions = [client.create_session(start_slot=1, slot_count=1) for _ in range(3)]
+
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("backtest_sync.session.BacktestSession._close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+        assert all(session.is_closed for session in sessions)
 
 
 def test_a_forgotten_session_sends_a_close_frame() -> None:

@@ -22,10 +22,10 @@ from backtest_sync.errors import (
     InvalidParamsError,
     RequestTimeoutError,
 )
-from backtest_sync.http import API_KEY_HEADER, HttpClient, check_api_key
+from backtest_sync.headers import API_KEY_HEADER, USER_AGENT, check_api_key
+from backtest_sync.http import HttpClient
 from backtest_sync.origins import check_endpoint, shown_url
 from backtest_sync.replies import Repeat
-from backtest_sync.useragent import USER_AGENT
 from tests.support.scripted import Peer, Script, ScriptedServer
 
 
@@ -619,7 +619,8 @@ def test_endpoints_that_are_none(url: object) -> None:
     [
         ("https://u:p@h:1/a/b?c=d#e", "https://h:1/a/b"),
         ("http://h", "http://h"),
-        ("http://[::1", "a malformed URL"),
+        ("http://u:p@[::1", "http://[::1"),
+        ("u:p@h", "h"),
     ],
 )
 def test_what_of_a_url_is_shown(url: str, shown: str) -> None:

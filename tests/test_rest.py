@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from backtest_sync.errors import HttpError, HttpStatusError, InvalidParamsError
+from backtest_sync.headers import USER_AGENT
 from backtest_sync.protocol import (
     AccountData,
     AvailableRange,
@@ -23,7 +24,6 @@ from backtest_sync.protocol import (
     ProgramOverride,
 )
 from backtest_sync.rest import RestClient
-from backtest_sync.useragent import USER_AGENT
 from tests.support.scripted import Peer, ScriptedServer, sid
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "usage_http.json").read_text())["cases"]

@@ -27,6 +27,7 @@ from backtest_sync.errors import (
     RequestTimeoutError,
     RpcError,
 )
+from backtest_sync.headers import USER_AGENT
 from backtest_sync.protocol import Account, AccountData
 from backtest_sync.rpc import RpcClient
 from backtest_sync.rpc_types import (
@@ -38,7 +39,6 @@ from backtest_sync.rpc_types import (
     SignatureStatus,
     TokenAmount,
 )
-from backtest_sync.useragent import USER_AGENT
 from tests.support.scripted import Peer, ScriptedServer
 
 TOKEN = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"

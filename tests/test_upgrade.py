@@ -13,7 +13,8 @@ import pytest
 
 from backtest_sync.connection import Connection
 from backtest_sync.errors import ConnectError, InvalidParamsError, RequestTimeoutError
-from backtest_sync.upgrade import default_tls_context, public_url
+from backtest_sync.origins import shown_url
+from backtest_sync.upgrade import default_tls_context
 from tests.support.certificates import client_tls, server_tls
 from tests.support.connections import SOON, connect, in_thread, outcome, quiet, receive, until
 from tests.support.scripted import Gone, Peer, Script, ScriptedServer, frame
@@ -358,7 +359,7 @@ def test_a_url_that_can_not_be_used(url: str) -> None:
 
 
 def test_the_url_is_shown_without_its_secrets() -> None:
-    assert public_url("wss://me:secret@host:1/p?token=secret#x") == "wss://host:1/p"
+    assert shown_url("wss://me:secret@host:1/p?token=secret#x") == "wss://host:1/p"
     for url in ("http://me:secret@host/", "ws://me:secret@host:x/", "ws://me:secret@/"):
         with pytest.raises(InvalidParamsError) as caught:
             Connection.open(url, name="t", headers={})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from backtest_sync.useragent import USER_AGENT
+from backtest_sync.headers import USER_AGENT
 from tests.protocol.vectors import Case, by_function
 
 

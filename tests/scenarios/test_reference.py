@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backtest_sync import BacktestClient, ReadyOutcome
-from backtest_sync.useragent import USER_AGENT
+from backtest_sync.headers import USER_AGENT
 from tests.support.scripted import Peer, ScriptedServer, cid, sid
 
 
