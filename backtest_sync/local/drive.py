@@ -370,6 +370,7 @@ class Drive:
                     balance_diff=summary.balance_diff,
                     log_diff=summary.log_diff,
                     unsanitizable=summary.unsanitizable,
+                    played_back=summary.played_back,
                 )
                 if self.params.send_summary
                 else None

@@ -20,7 +20,7 @@ class Summary:
     with an error that is not the recorded one. ``incorrect_simulation``: succeeded here, failed on
     chain. ``balance_diff``: the same outcome, other balances afterwards. ``log_diff``: the same
     balances too, other logs. ``unsanitizable``: skipped. ``played_back``: not executed at all, so
-    not compared; the protocol has no such count.
+    not compared; the hosted service has no such count.
     """
 
     correct_simulation: int = 0

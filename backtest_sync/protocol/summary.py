@@ -52,7 +52,11 @@ class RerouteStats(Value):
 
 @value_class
 class SessionSummary(Value):
-    """How the replayed transactions compare with the chain, in transactions."""
+    """How the replayed transactions compare with the chain, in transactions.
+
+    ``played_back``: not executed but shown as recorded, and so not compared. The local simulator
+    alone counts them; they are in no total.
+    """
 
     correct_simulation: int = wire(U64)
     incorrect_simulation: int = wire(U64)
@@ -63,6 +67,7 @@ class SessionSummary(Value):
     reroute_stats: RerouteStats | None = wire(
         optional(struct(RerouteStats)), default=None, omit=None
     )
+    played_back: int = wire(U64, default=0, omit=0)
 
     @property
     def has_deviations(self) -> bool:
@@ -99,6 +104,7 @@ class SessionSummary(Value):
             f"   - {self.unsanitizable} unsanitizable\n"
             f"   - {self.balance_diff} balance diffs\n"
             f"   - {self.log_diff} log diffs"
+            + (f"\n   - {self.played_back} played back, not executed" if self.played_back else "")
         )
 
 
