@@ -137,7 +137,7 @@ def _read_transactions(index: int, spec: ScheduledAction) -> list[VersionedTrans
     transactions = []
     for position, text in enumerate(spec.transactions):
         try:
-            transactions.append(svm.parse_transaction(svm.decode_base64(text)))
+            transactions.append(svm.parse_sane_transaction(svm.decode_base64(text)))
         except ValueError as error:
             raise invalid_request(f"action {index}: transaction {position}: {error}") from error
     return transactions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from backtest_sync.errors import BacktestClientError
+from backtest_sync.errors import DeserializeError
 from backtest_sync.local import svm
 from backtest_sync.local.refusals import invalid_request, refusal
 from backtest_sync.protocol import ErrorKind
@@ -28,7 +28,7 @@ def read_transactions(texts: Sequence[str]) -> list[VersionedTransaction]:
                 ErrorKind.INVALID_TRANSACTION_ENCODING, index=index, error=str(error)
             ) from error
         try:
-            transactions.append(svm.parse_transaction(raw))
+            transactions.append(svm.parse_sane_transaction(raw))
         except ValueError as error:
             raise refusal(
                 ErrorKind.INVALID_TRANSACTION_FORMAT, index=index, error=str(error)
@@ -40,12 +40,12 @@ def check_accounts(accounts: Mapping[str, AccountData]) -> None:
     for address, account in accounts.items():
         try:
             account.data.bytes  # noqa: B018 - decodes
-        except BacktestClientError as error:
+        except DeserializeError as error:
             raise refusal(
                 ErrorKind.INVALID_ACCOUNT_ENCODING,
                 address=address,
                 encoding="base64",
-                error=str(error),
+                error=error.reason,
             ) from error
 
 

@@ -26,6 +26,7 @@ from solders.transaction_status import (
     TransactionErrorProgramExecutionTemporarilyRestricted,
 )
 
+from backtest_sync.local.txerrors import sentence
 from backtest_sync.protocol.fields import b58encode
 
 if TYPE_CHECKING:
@@ -111,6 +112,14 @@ def parse_transaction(raw: bytes) -> VersionedTransaction:
         raise ValueError("not a transaction: bytes left over at its end")
     if not transaction.signatures:
         raise ValueError("not a transaction: it has no signature")
+    return transaction
+
+
+def parse_sane_transaction(raw: bytes) -> VersionedTransaction:
+    """The same for one that is to be executed; ValueError where an index in it is out of bounds, too."""
+    transaction = parse_transaction(raw)
+    if not is_sane(transaction):
+        raise ValueError("invalid transaction: " + sentence("SanitizeFailure"))
     return transaction
 
 

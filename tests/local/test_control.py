@@ -21,7 +21,7 @@ from backtest_sync.local.bundle import Bundle
 from backtest_sync.local.engine import Engine
 from backtest_sync.local.executed import Ran
 from backtest_sync.local.session import SimSession
-from tests.local import small
+from tests.local import small, worlds
 from tests.local.peer import TIMEOUT, Peer, slots, statuses
 
 START = demo.FIRST_SLOT
@@ -313,6 +313,7 @@ def test_account_modifications_come_before_the_continues_execution(
     [
         ({"transactions": [swap(), "!!"]}, "invalidTransactionEncoding", {"index": 1}),
         ({"transactions": ["AQID"]}, "invalidTransactionFormat", {"index": 0}),
+        ({"transactions": [worlds.insane()]}, "invalidTransactionFormat", {"index": 0}),
     ],
 )
 def test_bad_transactions_are_named_and_nothing_runs(
@@ -338,6 +339,17 @@ def test_account_data_that_is_no_base64_is_named(peer: Peer) -> None:
     error = peer.error()["invalidAccountEncoding"]
     assert error["address"] == demo.POOL
     assert error["encoding"] == "base64"
+    assert error["error"].startswith("not valid base64")
+
+
+def test_what_is_played_back_is_counted_apart(tmp_path: Path) -> None:
+    file = tmp_path / "block.json"
+    file.write_text(json.dumps(worlds.mainnet_block()))
+    with LocalSimulator(file) as simulator, Peer(simulator.url) as peer:
+        peer.create(147078735, 147078735, sendSummary=True)
+        summary = peer.advance(ALL)[-1]["params"]["summary"]
+    assert summary.pop("playedBack") == 25
+    assert set(summary.values()) == {0}
 
 
 # --- requests that can't be followed ---------------------------------------------------------------

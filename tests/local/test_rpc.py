@@ -26,6 +26,7 @@ from backtest_sync.local.endpoint.parsed import TOKEN
 from backtest_sync.programs import build_programdata_bytes
 from backtest_sync.protocol import AccountData, AccountModifications, CreateSession
 from backtest_sync.protocol.accounts import MODIFICATIONS
+from tests.local import worlds
 from tests.support.endpoint import CallFailedError, Desk, play
 
 FIRST = demo.FIRST_SLOT
@@ -171,6 +172,12 @@ def test_batches_and_notifications(bundle: Bundle) -> None:
         ("simulateTransaction", ["AA==", {"encoding": "json"}], "unknown variant"),
         ("simulateTransaction", [text(bytes(1233)), BASE64], "too large: 1233 bytes (max: 1232"),
         ("sendTransaction", ["AAAA", BASE64], "failed to deserialize transaction"),
+        ("simulateTransaction", [worlds.insane(), BASE64], "Transaction failed to sanitize"),
+        (
+            "sendTransaction",
+            [worlds.insane(), {**BASE64, "skipPreflight": True}],
+            "failed to sanitize",
+        ),
         ("modifyAccounts", [], "at least 1 argument"),
         ("modifyAccounts", [[]], "modifyAccounts"),
     ],

@@ -11,11 +11,12 @@ from typing import Any
 
 from solders.account import Account
 from solders.hash import Hash
-from solders.instruction import Instruction
+from solders.instruction import CompiledInstruction, Instruction
 from solders.keypair import Keypair
 from solders.litesvm import LiteSVM
 from solders.message import Message
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
@@ -51,6 +52,15 @@ def payment(source: str, target: str, lamports: int) -> VersionedTransaction:
     return signed(
         payer, transfer(TransferParams(from_pubkey=payer.pubkey(), to_pubkey=to, lamports=lamports))
     )
+
+
+def insane() -> str:
+    """A transaction that calls a program which is not among its accounts."""
+    message = Message.new_with_compiled_instructions(
+        1, 0, 0, [Pubkey.default()], Hash.default(), [CompiledInstruction(9, b"", b"")]
+    )
+    transaction = VersionedTransaction.populate(message, [Signature.default()])
+    return base64.b64encode(bytes(transaction)).decode()
 
 
 def blockhash(slot: int) -> str:

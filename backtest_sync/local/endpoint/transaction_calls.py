@@ -81,9 +81,12 @@ def _transaction(value: object, config: dict[str, Any]) -> VersionedTransaction:
     encoding = choice(config, "encoding", ("base58", "base64"), "base58")
     raw = _bytes(value, encoding, "transaction")
     try:
-        return svm.parse_transaction(raw)
+        transaction = svm.parse_transaction(raw)
     except ValueError as error:
         raise invalid(f"failed to deserialize transaction: {error}") from error
+    if not svm.is_sane(transaction):
+        raise invalid("invalid transaction: " + sentence("SanitizeFailure"))
+    return transaction
 
 
 # --- simulating and sending
