@@ -28,6 +28,7 @@ Refusal = Literal["reset", "cut", "status"]
 Effect = Callable[["Wire", bytes], Awaitable[None]]
 
 _CHANNELS = ("control", "subscriptions", "any")
+_REFUSALS = ("reset", "cut", "status")
 _KINDS = ("reset", "end", "close", "cut", "freeze", "delay")
 
 
@@ -70,8 +71,8 @@ class Faults:
     ) -> None:
         """Applies ``effect`` with the message after ``after`` more, ``repeat`` times."""
         _check_channel(channel)
-        if after < 0:
-            raise InvalidParamsError(f"after: {after} is negative; give a number of messages")
+        _check_least("after", after, 0)
+        _check_least("messages", repeat, 1)
         self._planned.append(_Planned(channel, after, effect, repeat, by_schedule))
         self.armed = True
 
@@ -82,10 +83,14 @@ class Faults:
 
     def refuse(self, count: int, how: Refusal) -> None:
         """Refuses the next ``count`` connects."""
+        if how not in _REFUSALS:
+            raise InvalidParamsError(f"how: {how!r} is not one of {', '.join(_REFUSALS)}")
+        _check_least("connects", count, 0)
         self._refusals.extend([how] * count)
 
     def busy(self, count: int) -> None:
         """Answers the next ``count`` attaches with ``sessionOwnershipBusy``."""
+        _check_least("attaches", count, 0)
         self._busy += count
 
     def unleash(self, seed: int) -> None:
@@ -151,11 +156,18 @@ def _check_channel(channel: str) -> None:
         raise InvalidParamsError(f"channel: {channel!r} is not one of {', '.join(_CHANNELS)}")
 
 
+def _check_least(name: str, value: float, least: int) -> None:
+    if not value >= least:
+        raise InvalidParamsError(f"{name}: {value} is not at least {least}")
+
+
 # --- effects ---------------------------------------------------------------------------------------
 def dropping(how: How, code: int = HANDOFF_CODE, reason: str = HANDOFF_REASON) -> Effect:
     """Loses the connection: a TCP reset, its plain end, or a close frame."""
     if how not in ("reset", "end", "close"):
         raise InvalidParamsError(f"how: {how!r} is not one of reset, end, close")
+    if how == "close" and not 1000 <= code < 5000:
+        raise InvalidParamsError(f"code: {code} is no close code: give one of 1000 to 4999")
 
     async def effect(wire: Wire, _data: bytes) -> None:
         if how == "reset":
@@ -176,6 +188,8 @@ async def cutting(wire: Wire, data: bytes) -> None:
 
 def freezing(seconds: float | None) -> Effect:
     """Stops reading and writing, for good or for a while."""
+    if seconds is not None:
+        _check_least("seconds", seconds, 0)
 
     async def effect(wire: Wire, _data: bytes) -> None:
         wire.freeze()
@@ -187,6 +201,7 @@ def freezing(seconds: float | None) -> Effect:
 
 def delaying(seconds: float) -> Effect:
     """Holds the message back, and with it all that follow on the connection."""
+    _check_least("seconds", seconds, 0)
 
     async def effect(_wire: Wire, _data: bytes) -> None:
         await asyncio.sleep(seconds)

@@ -141,6 +141,13 @@ def test_clearing_forgets_what_was_planned(simulator: LocalSimulator) -> None:
         ("drop", {"channel": "telephone"}, "channel"),
         ("cut", {"after": -1}, "after"),
         ("freeze", {"channel": "x"}, "channel"),
+        ("freeze", {"seconds": -1}, "seconds"),
+        ("delay", {"seconds": -1}, "seconds"),
+        ("delay", {"seconds": 1, "messages": 0}, "messages"),
+        ("drop", {"how": "close", "code": 5}, "close code"),
+        ("refuse", {"connects": -1}, "connects"),
+        ("refuse", {"how": "politely"}, "politely"),
+        ("busy", {"attaches": -1}, "attaches"),
     ],
 )
 def test_a_fault_that_is_none(
