@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -177,3 +177,11 @@ def test_a_slot_may_have_any_number_of_zeros() -> None:
     assert parse_range_bound("0" * 30) == 0
     with pytest.raises(InvalidParamsError, match="could not parse"):
         parse_range_bound("1" * 10_000)
+
+
+@pytest.mark.parametrize("hours", [14, -14])
+def test_a_moment_beyond_the_calendar_is_refused(hours: int) -> None:
+    zone = timezone(timedelta(hours=hours))
+    moment = (datetime.min if hours > 0 else datetime.max).replace(tzinfo=zone)
+    with pytest.raises(InvalidParamsError, match="^after: "):
+        filter_ranges([], after=moment)

@@ -52,14 +52,13 @@ def format_time(moment: datetime) -> str:
 
 def to_time(value: object, field: str) -> datetime:
     """A moment in UTC, from an aware ``datetime`` or an RFC 3339 text; a naive one is UTC."""
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).astimezone(
-            timezone.utc
-        )
-    if not isinstance(value, str):
+    if not isinstance(value, (datetime, str)):
         raise InvalidParamsError(f"{field}: expected a datetime or a text, got {shown(value)}")
     try:
-        return parse_time(value)
+        if isinstance(value, str):
+            return parse_time(value)
+        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return aware.astimezone(timezone.utc)
     except (ValueError, OverflowError) as error:
         raise InvalidParamsError(f"{field}: {error}") from error
 
