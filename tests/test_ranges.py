@@ -183,5 +183,5 @@ def test_a_slot_may_have_any_number_of_zeros() -> None:
 def test_a_moment_beyond_the_calendar_is_refused(hours: int) -> None:
     zone = timezone(timedelta(hours=hours))
     moment = (datetime.min if hours > 0 else datetime.max).replace(tzinfo=zone)
-    with pytest.raises(InvalidParamsError, match="^after: "):
+    with pytest.raises(InvalidParamsError, match=r"^after: "):
         filter_ranges([], after=moment)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backtest_sync.protocol.fields import to_bool, to_u64
 from backtest_sync.protocol.kinds import I64, TEXT, U64, FrozenMap, map_of, optional
 from backtest_sync.protocol.shape import Value, struct, value_class, wire
 
@@ -115,6 +116,11 @@ class SessionCoverage:
     highest_slot_seen: int | None = None
     completed: bool = False
 
+    def __attrs_post_init__(self) -> None:
+        if self.highest_slot_seen is not None:
+            to_u64(self.highest_slot_seen, "highest_slot_seen")
+        to_bool(self.completed, "completed")
+
     def observe(self, response: Response) -> SessionCoverage:
         """The coverage once ``response`` is seen too. Only slots and completion count."""
         from backtest_sync.protocol.responses import Completed, SlotNotification
@@ -132,6 +138,7 @@ class SessionCoverage:
 
         A lower highest slot is fine: the last slots of a range may have no block.
         """
+        to_u64(expected_end_slot, "expected_end_slot")
         if not self.completed:
             return "ended before completion"
         if self.highest_slot_seen is None:

@@ -148,6 +148,8 @@ FUNCTIONS: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (protocol.MintPair.parse, (f"{ADDRESS},{SYSTEM}",)),
     (protocol.SlotRange.from_count, (1, 1)),
     (protocol.UsagePricing(1, 1, 1).cost, (1, 1)),
+    (protocol.SessionCoverage, (1, True)),
+    (protocol.SessionCoverage(1, completed=True).check, (1,)),
     (protocol.CreateSession(1, 2).add_override, (1, {})),
     (ranges.parse_range_bound, ("1",)),
     (ranges.filter_ranges, ([], 1, 1)),
