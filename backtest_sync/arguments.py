@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import InvalidParamsError
@@ -29,7 +30,15 @@ def as_continue(cont: Continue | int | None) -> Continue:
     """A ``Continue``: as it is, of so many slots, or of one."""
     if isinstance(cont, Continue):
         return cont
+    if type(cont) is int:
+        return _plain(cont)
     return Continue() if cont is None else Continue(advance_count=cont)
+
+
+@lru_cache(maxsize=8)
+def _plain(count: int) -> Continue:
+    """The ``Continue`` that a loop of equal steps sends again and again."""
+    return Continue(advance_count=count)
 
 
 def as_steps(step: int | Step | None) -> Callable[[BacktestSession], Continue | None]:

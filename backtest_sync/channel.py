@@ -168,7 +168,7 @@ class Channel:
 
     def _texts(self, chunk: list[bytes]) -> list[bytes]:
         """The payloads to decode: binary ones count when they are UTF-8 (protocol/control.md §3)."""
-        if any(type(payload) is Binary for payload in chunk):
+        if Binary in map(type, chunk):
             chunk = [
                 bytes(payload) for payload in chunk if type(payload) is bytes or _is_text(payload)
             ]

@@ -63,7 +63,7 @@ class Tally:
     started: float
     slots: int
     continues: int
-    statuses: Counter[str]
+    statuses: Counter[BacktestStatus | str]
 
 
 class Driver:
@@ -78,7 +78,8 @@ class Driver:
         self._first_slot: int | None = None  # of the latest run
         self._last_slot: int | None = None
         self._highest = -1
-        self._statuses: Counter[str] = Counter()
+        self._statuses: Counter[BacktestStatus | str] = Counter()
+        self._status_count = 0
         self._continues = 0  # sent
         self._sent = False  # a Continue or ContinueTo
         # what had been announced when readiness was spent; None where there was none
@@ -109,7 +110,7 @@ class Driver:
         """A refused request did not run: the server still waits for one."""
         if error.kind in REFUSALS:
             self._goal = None
-            if self._spent == (self.slots, self._statuses.total()):
+            if self._spent == (self.slots, self._status_count):
                 self.ready = True
 
     def note(self, response: Response) -> None:
@@ -117,7 +118,8 @@ class Driver:
         if type(response) is SlotNotification:
             self.note_slot(response.slot)
         elif type(response) is StatusResponse:
-            self._statuses[wire_status(response.status)] += 1
+            self._status_count += 1
+            self._statuses[response.status] += 1
         elif type(response) is Completed:
             self.completed = True
             self.summary = response.summary
@@ -153,7 +155,10 @@ class Driver:
             slots=slots,
             continues=self._continues - tally.continues,
             duration=time.monotonic() - tally.started,
-            statuses=dict(self._statuses - tally.statuses),
+            statuses={
+                wire_status(status): count
+                for status, count in (self._statuses - tally.statuses).items()
+            },
             summary=self.summary,
             coverage=self.coverage,
         )
@@ -162,7 +167,7 @@ class Driver:
 
     def send(self, request: Continue | ContinueTo, deadline: Deadline) -> None:
         """Send it; whatever readiness was there is spent."""
-        self._spent = (self.slots, self._statuses.total()) if self.ready else None
+        self._spent = (self.slots, self._status_count) if self.ready else None
         self.ready = False
         self._sent = True
         self._goal = request if isinstance(request, ContinueTo) else None
@@ -201,7 +206,8 @@ class Driver:
                 yield response
                 continue
             self.note(response)
-            self.apply(response)
+            if type(response) is not StatusResponse:
+                self.apply(response)
             if type(response) is DiscoveryBatch:
                 self._channel.keep(item[0], response)
             if on_event is not None:
