@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 from backtest_sync.errors import BacktestClientError
@@ -14,6 +15,8 @@ from backtest_sync.rpc import RpcClient
 
 #: A block of a busy slot is large and may take its time, seconds.
 TIMEOUT = 120.0
+#: Whether anybody answers at all is known sooner, seconds.
+REACH = 10.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +49,19 @@ def run(args: argparse.Namespace) -> int:
             print(f"\r{done:,}/{wanted:,} slots", end="", file=sys.stderr, flush=True)
 
     with RpcClient(args.rpc, timeout=TIMEOUT) as rpc:
+        reached = False
+
+        def call(method: str, params: list[Any]) -> Any:
+            nonlocal reached
+            if not reached:
+                with RpcClient(args.rpc, timeout=REACH) as probe:
+                    probe.get_slot()
+                reached = True
+            return rpc.call(method, params)
+
         try:
             made = record(
-                rpc.call,
+                call,
                 args.start_slot,
                 args.end_slot,
                 args.output,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def answer(peer: Peer) -> None:
 def record(url: str, output: Path, *more: str) -> int:
     slots = ["--start-slot", str(FIRST), "--end-slot", str(LAST)]
     return cli.main(["record", "--rpc", url, *slots, "-o", str(output), *more])
+
+
+def test_nobody_there_is_told_soon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backtest_sync.cli.record.REACH", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    assert record(f"http://127.0.0.1:{port}", tmp_path / "recorded.jsonl") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"✖ HTTP request to http://127.0.0.1:{port}")
 
 
 def test_blocks_become_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
