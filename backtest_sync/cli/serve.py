@@ -9,6 +9,7 @@ import argparse
 import os
 
 from backtest_sync.local import serve
+from backtest_sync.local.launcher import MAX_SESSIONS
 
 #: The port of a simulator on one's own machine (protocol/control.md §1).
 PORT = 8900
@@ -31,6 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the key that clients must send (default: SIMULATOR_API_KEY, else any key will do)",
     )
     parser.add_argument(
+        "--max-sessions",
+        metavar="N",
+        type=int,
+        default=MAX_SESSIONS,
+        help="sessions that may be open at a time (default: %(default)s)",
+    )
+    parser.add_argument(
         "--allow-origin",
         metavar="ORIGIN",
         action="append",
@@ -49,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         api_key=args.api_key,
+        max_sessions=args.max_sessions,
         allowed_origins=args.allow_origin,
         chaos_seed=args.chaos,
         on_ready=lambda url: announce(args, url),

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from backtest_sync import BacktestClient, cli
-from backtest_sync.errors import ConnectError
+from backtest_sync.errors import ConnectError, RemoteError
 
 
 @contextlib.contextmanager
@@ -55,6 +56,16 @@ def test_a_key_is_asked_for_when_one_is_set() -> None:
         ):
             client.create_session(start_slot=400_000_000, slot_count=3, timeout=20)
         assert refused.value.status == 401
+
+
+def test_sessions_are_as_many_as_it_is_told() -> None:
+    create: dict[str, Any] = {"start_slot": 400_000_000, "slot_count": 3, "timeout": 20}
+    with serving("--max-sessions", "1") as (_, url), BacktestClient(url) as client:
+        with (
+            client.create_session(**create),
+            pytest.raises(RemoteError, match="1 of at most 1 are open"),
+        ):
+            client.create_session(**create)
 
 
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
