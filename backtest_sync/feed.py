@@ -225,6 +225,11 @@ class Feed(Generic[N]):
 
     # --- ending
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop is not None
+
     def stop(self) -> None:
         """Take what the server has still sent, until it is idle, then end."""
         with self._changed:

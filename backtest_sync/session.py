@@ -446,6 +446,7 @@ class BacktestSession(SessionEndpoint):
 
         Its subscriptions are stopped first, with what came for them handed out. Other waiters get
         `SessionClosedError`. What arrives meanwhile is passed over. ``timeout`` is a deadline; without any, 120 s.
+        In a subscription's callback it does not wait for that subscription, nor for another thread that closes.
         A lost connection is closed well enough. After a failure (`RequestTimeoutError`, `RemoteError`) the
         connection is kept, so that close may be called again.
         """
@@ -470,8 +471,7 @@ class BacktestSession(SessionEndpoint):
         """
         self._channel.abort()
         if not self._channel.is_foreign():
-            self._drop_streams()
-            self._end_rpc()
+            self._end_endpoint(drop=True)
 
     def __enter__(self) -> BacktestSession:
         return self
@@ -522,7 +522,10 @@ class BacktestSession(SessionEndpoint):
         if self._channel.is_foreign():
             self._channel.abort()  # gives back this process's copy; the other's goes on
             return
-        if not acquire(self._closing, deadline):
+        called_back = self._is_in_callback()
+        if not acquire(self._closing, Deadline(0) if called_back else deadline):
+            if called_back:
+                return  # whoever closes waits for this callback
             raise RequestTimeoutError("closing", deadline.timeout or 0.0)
         try:
             if not self._channel.closed:
@@ -530,6 +533,6 @@ class BacktestSession(SessionEndpoint):
                     self._end_streams(deadline, drain=drain)
                     self._driver.end_session(deadline)
                     self._channel.close(code, reason)
-                self._end_rpc()
+                self._end_endpoint(drop=False)
         finally:
             self._closing.release()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest_sync import subscriptions
-from backtest_sync.limits import HANDSHAKE_LIMIT, Deadline, check_timeout
+from backtest_sync.limits import Deadline, check_timeout
 from backtest_sync.subscription import Subscription, drain
 from backtest_sync.subscriptions import LinkOptions, StreamOptions
 
@@ -59,7 +59,8 @@ class SessionEndpoint:
         self._endpoint = rpc_endpoint
         self._request_timeout = request_timeout
         self._ssl_context = ssl_context
-        self._guard = threading.Lock()  # of the two below
+        self._guard = threading.Lock()  # of the three below
+        self._over = False
         self._rpc: RpcClient | None = None
         self._subscriptions: list[Subscription[Any]] = []
 
@@ -73,6 +74,8 @@ class SessionEndpoint:
         with self._guard:
             if self._rpc is None:
                 self._rpc = RpcClient(self._endpoint, ssl_context=self._ssl_context)
+            if self._over:
+                self._rpc.close()
             return self._rpc
 
     def modify_accounts(self, modifications: ModificationsLike) -> int:
@@ -288,17 +291,23 @@ class SessionEndpoint:
                 other for other in self._subscriptions if other.is_alive or other.failure
             ]
             self._subscriptions.append(handle)
+            over = self._over
+        if over:  # its callback, perhaps, has closed the session already
+            handle.begin_stop(drain=False)
         return handle
+
+    def _is_in_callback(self) -> bool:
+        """Whether the caller is a callback of one of the streams."""
+        return any(handle.calls_now for handle in self._handles())
 
     def _end_streams(self, deadline: Deadline, *, drain: bool) -> None:
         """End what still runs, before the session's end cuts it off; at most half of the time left is for that."""
-        handles = self._handles()
-        running = [handle for handle in handles if handle.is_alive]
+        running = [handle for handle in self._handles() if handle.is_alive]
         for handle in running:
             handle.begin_stop(drain)
-        if any(handle.calls_now for handle in handles):
+        if self._is_in_callback():
             return  # a callback can't wait for its own end
-        limit = deadline.sooner((deadline.remaining() or HANDSHAKE_LIMIT) / 2)
+        limit = deadline.sooner((deadline.remaining() or 0.0) / 2)
         for handle in running:
             if not handle.wait(limit.remaining()):
                 handle.begin_stop(drain=False)
@@ -306,12 +315,12 @@ class SessionEndpoint:
             elif handle.failure is not None:
                 logger.warning("%r failed: %s", handle, handle.failure)
 
-    def _drop_streams(self) -> None:
-        """End what still runs, at once; nothing is waited for."""
-        for handle in self._handles():
-            handle.begin_stop(drain=False)
-
-    def _end_rpc(self) -> None:
+    def _end_endpoint(self, *, drop: bool) -> None:
+        """Nothing is served any more. ``drop``: what streams have not handed out is dropped at once."""
         with self._guard:
+            self._over, handles = True, self._subscriptions
             if self._rpc is not None:
                 self._rpc.close()
+        for handle in handles:
+            if drop or not handle.is_stopping:
+                handle.begin_stop(drain=False)

@@ -196,6 +196,11 @@ class Subscription(Generic[N]):
         """Whether it is its callback that asks."""
         return self._thread is threading.current_thread()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been stopped, or has ended by itself."""
+        return self._feed.over or self._feed.stopping
+
     def begin_stop(self, drain: bool = True) -> None:
         """`stop` that waits for nothing and raises nothing."""
         if drain:
