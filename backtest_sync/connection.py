@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import ssl
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -46,11 +47,11 @@ def _within(
 
     def check(_: object, attribute: Attribute[Any], value: Any) -> None:
         right = isinstance(value, kind) and not isinstance(value, bool)
-        if not right or not least <= value <= most or value == math.inf:
+        if not right or not least <= value <= min(most, sys.float_info.max):
             bounds = f"{least:g} or more" if most == math.inf else f"between {least:g} and {most:g}"
             noun = "an integer" if kind is int else "a number"
             raise InvalidParamsError(
-                f"ReconnectPolicy: {attribute.name} must be {noun} of {bounds}, not {value!r}"
+                f"ReconnectPolicy: {attribute.name} must be {noun} of {bounds}, not {shown(value)}"
             )
 
     return check

@@ -415,6 +415,8 @@ def test_reconnect_policy_defaults() -> None:
         ("jitter", 1.5),
         ("uptime_reset", True),
         ("max_total", float("inf")),
+        ("max_total", 10**400),
+        ("jitter", 10**400),
     ],
 )
 def test_reconnect_policy_refuses(field: str, value: Any) -> None:
