@@ -141,7 +141,9 @@ class Driver:
         return SessionCoverage(highest_slot_seen=highest, completed=self.completed)
 
     def begin_run(self) -> Tally:
-        """From here on counts what `end_run` tells."""
+        """From here on counts what `end_run` tells; in a session that was not stepped yet, from its start."""
+        if not self._sent:
+            return Tally(time.monotonic(), 0, 0, Counter())
         self._first_slot = None
         return Tally(time.monotonic(), self.slots, self._continues, self._statuses.copy())
 
@@ -190,7 +192,6 @@ class Driver:
         Discoveries are also held back. The end of the stream is a `SessionClosedError` with the reason
         ``ended``.
         """
-        self._channel.check_process()
         receive = self._channel.receive
         while True:
             item = receive(deadline, silence)

@@ -79,8 +79,9 @@ class DiscoveryPause:
 class RunResult:
     """What `BacktestSession.run` did.
 
-    ``slots`` counts the slots announced during the run, ``statuses`` each status; ``duration`` is in
-    seconds. ``completed`` is false only when a step function ended the run.
+    ``slots`` counts the slots announced during the run and, in a session that was not stepped before it, ahead
+    of it; ``statuses`` counts each status; ``duration`` is in seconds. ``completed`` is false only when a step
+    function ended the run.
     """
 
     completed: bool

@@ -520,6 +520,23 @@ def test_run_drives_to_the_end() -> None:
         assert result.coverage.completed
 
 
+def test_a_run_has_the_start_slot_that_was_announced_before_readiness() -> None:
+    def script(peer: Peer) -> None:
+        peer.send(slot(100), READY)
+        peer.expect("continue")
+        peer.send(slot(101), READY)
+        peer.expect("continue")
+        peer.send(slot(102), COMPLETED)
+
+    with session_with(script) as session:
+        session.ensure_ready()
+        steps = iter([1, None])
+        first = session.run(lambda _: next(steps))
+        assert (first.first_slot, first.last_slot, first.slots) == (100, 101, 2)
+        rest = session.run()
+        assert (rest.first_slot, rest.last_slot, rest.slots) == (102, 102, 1)
+
+
 def test_run_asks_its_step_function_at_each_readiness() -> None:
     def script(peer: Peer) -> None:
         peer.send(READY)
