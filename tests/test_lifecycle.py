@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.support import processes
 from tests.support.certificates import server_tls
 from tests.support.connections import BIG, SOON, close_frame_of, echo, narrow, quiet
+from tests.support.processes import ends_well, posix, says
 from tests.support.scripted import CLOSE, Peer, ScriptedServer, frame
-
-posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX'")
 
 PRELUDE = """
 import os, sys, threading
@@ -45,37 +42,8 @@ def quietly(work, *args):
 """
 
 
-@contextmanager
-def program(code: str, url: str) -> Iterator[subprocess.Popen[str]]:
-    """Run ``code`` as a program of its own; warnings are errors, and it must end by itself."""
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PRELUDE + code, url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        watchdog = threading.Timer(SOON * 2, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
-
-
-def says(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    if line != word:
-        _, errors = process.communicate()
-        pytest.fail(f"expected {word!r}, got {line!r}\n{errors}")
-
-
-def ends_well(process: subprocess.Popen[str], code: int = 0, complaint: str = "") -> None:
-    _, errors = process.communicate()
-    assert process.returncode == code, errors or "it had to be killed"
-    assert errors.strip().endswith(complaint) if complaint else errors == ""
+def program(code: str, url: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return processes.program(PRELUDE + code, url)
 
 
 # --- the interpreter's exit

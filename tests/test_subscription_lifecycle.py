@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.support import processes
+from tests.support.processes import ends_well, posix, says
 from tests.support.scripted import ScriptedServer
-from tests.support.streams import PROGRAM, SOON, diff, diffs, end, endpoint, stream
-
-posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX'")
+from tests.support.streams import PROGRAM, diff, diffs, end, endpoint, stream
 
 PRELUDE = f"""
 import os, sys, threading
@@ -30,36 +26,8 @@ def say(*words):
 """
 
 
-@contextmanager
-def program(code: str, server: ScriptedServer) -> Iterator[subprocess.Popen[str]]:
-    """Run ``code`` as a program of its own; warnings are errors, and it must end by itself."""
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PRELUDE + code, endpoint(server)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        watchdog = threading.Timer(SOON * 2, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
-
-
-def says(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    line = process.stdout.readline().strip()
-    if line != word:
-        _, errors = process.communicate()
-        pytest.fail(f"expected {word!r}, got {line!r}\n{errors}")
-
-
-def ends_well(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors or "it had to be killed"
-    assert errors == ""
+def program(code: str, server: ScriptedServer) -> AbstractContextManager[subprocess.Popen[str]]:
+    return processes.program(PRELUDE + code, endpoint(server))
 
 
 @posix
