@@ -60,7 +60,8 @@ class Channel:
 
     def send(self, request: Request, deadline: Deadline) -> None:
         """Encode and send one request."""
-        self.check_open()
+        if self._evicted():
+            self._leave()
         try:
             self._connection.send(encode_request(request), deadline)
         except SessionClosedError:
@@ -104,16 +105,19 @@ class Channel:
 
     def _wait(self, deadline: Deadline, silence: float | None, kept: bool) -> Item | None:
         """`receive` where something else comes first, or nothing is there yet."""
-        self.check_process()
         if self._closer == threading.get_ident():
             return self._next(deadline, silence, kept)  # all others leave: no need for a turn
-        limit = deadline.sooner(silence)
-        if not acquire(self._turn, limit):
-            raise RequestTimeoutError("receiving", limit.timeout or 0.0)
+        if not self._turn.acquire(blocking=False):
+            self._await_turn(deadline.sooner(silence))
         try:
             return self._next(deadline, silence, kept)
         finally:
             self._turn.release()
+
+    def _await_turn(self, limit: Deadline) -> None:
+        self.check_process()  # or it would be the turn of a thread that is not here
+        if not acquire(self._turn, limit):
+            raise RequestTimeoutError("receiving", limit.timeout or 0.0)
 
     def _next(self, deadline: Deadline, silence: float | None, kept: bool) -> Item | None:
         while True:
