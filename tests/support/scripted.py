@@ -148,6 +148,10 @@ class Peer:
     def accept(self) -> None:
         """Read the head and answer the WebSocket handshake."""
         self.read_head()
+        self.upgrade()
+
+    def upgrade(self) -> None:
+        """Answer the WebSocket handshake whose head was read."""
         key = self.header("sec-websocket-key")
         assert key is not None, f"no WebSocket upgrade: {self.request_line}"
         accept = base64.b64encode(hashlib.sha1(key.encode() + GUID).digest()).decode()
