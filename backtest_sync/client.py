@@ -135,7 +135,7 @@ class BacktestClient:
             if name.lower() not in (API_KEY_HEADER.lower(), "user-agent")
         }
         self._ssl_context = _context(ssl_context)
-        self._guard = threading.Lock()  # of the three below
+        self._guard = threading.Lock()  # of those below
         self._sessions: weakref.WeakSet[BacktestSession] = weakref.WeakSet()
         self._rest_client: RestClient | None = None
         self._closed = False
@@ -324,9 +324,18 @@ class BacktestClient:
             name=name,
             headers={**self._headers, "User-Agent": USER_AGENT, API_KEY_HEADER: self._api_key},
             connect_timeout=limit,
-            ssl_context=self._ssl_context,
+            ssl_context=self._tls_context(),
         )
         return Channel(connection, last_sequence=last_sequence, log_raw=self._log_raw)
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """One for all connections of this client: to make it takes longer than to connect."""
+        from backtest_sync.upgrade import default_tls_context
+
+        with self._guard:
+            if self._ssl_context is None and self._url.startswith("wss://"):
+                self._ssl_context = default_tls_context()
+            return self._ssl_context
 
     def _check_open(self) -> None:
         if self._closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import ssl
 import threading
 import weakref
 from typing import Any
@@ -24,6 +25,7 @@ from backtest_sync import (
     StatusResponse,
     UnexpectedResponseError,
 )
+from tests.support.certificates import client_tls, server_tls
 from tests.support.connections import in_thread, outcome
 from tests.support.scripted import Peer, ScriptedServer, cid, sid
 
@@ -606,3 +608,21 @@ def test_opening_and_closing_many_times_leaves_nothing() -> None:
         readers = [t for t in threading.enumerate() if t.name.startswith("slots ")]
         assert readers == []
     assert threading.active_count() <= before + 1
+
+
+def test_one_tls_context_serves_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ssl.SSLContext] = []
+
+    def make() -> ssl.SSLContext:
+        made.append(client_tls())
+        return made[-1]
+
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.serve_close()
+
+    monkeypatch.setattr("backtest_sync.upgrade.default_tls_context", make)
+    with ScriptedServer(script, tls=server_tls()) as server, BacktestClient(server.url) as client:
+        for _ in range(2):
+            client.create_session(start_slot=1, slot_count=1).close(5.0)
+    assert len(made) == 1
