@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from backtest_sync import BacktestClient, ReadyOutcome
+import pytest
+
+from backtest_sync import (
+    BacktestClient,
+    BacktestSession,
+    Completed,
+    ReadyForContinue,
+    ReadyOutcome,
+    SlotNotification,
+    SubscriptionError,
+)
 from backtest_sync.headers import USER_AGENT
+from tests.support.connections import until
 from tests.support.scripted import Peer, ScriptedServer, cid, sid
+from tests.support.sessions import COMPLETED, READY, session_with, slot
+from tests.support.streams import PROGRAM, diffs, endpoint, stream
 
 
 def client_of(server: ScriptedServer) -> BacktestClient:
@@ -103,3 +116,55 @@ def test_attach() -> None:
             assert session.session_id == sid(1)
             assert session.session_name == "my-run"
             assert session.rpc_endpoint == "http://rpc/s1"
+
+
+def waiting(session: BacktestSession) -> int:
+    """How many bytes have come for the session and were not looked at."""
+    return session._channel._connection.queued_bytes
+
+
+def test_control_events_are_not_held_behind_a_backlogged_subscription() -> None:
+    """Scenario 1.3; both sides are idle because all has come, not because some time has passed."""
+
+    def control(peer: Peer) -> None:
+        peer.send(*[slot(n) for n in range(300)])
+
+    with ScriptedServer(stream(*diffs(1, *range(2000)))) as data:
+        with session_with(control, rpc_endpoint=endpoint(data)) as session:
+            handle = session.subscribe_program_diffs(PROGRAM)
+            connection = handle._feed._connection
+            until(lambda: waiting(session) > 300 * 40 and connection.queued_bytes > 2000 * 80)
+            events = [session.next_event(5.0) for _ in range(16)]
+            assert events == [SlotNotification(n) for n in range(16)]
+
+
+def test_a_stalled_completion_drain_fails_loudly() -> None:
+    """Scenario 1.4: what came is handed out, and the missing end marker is told."""
+
+    def control(peer: Peer) -> None:
+        peer.send(READY, COMPLETED)
+
+    with ScriptedServer(stream(*diffs(1, 0, 1, 2))) as data:
+        with session_with(control, rpc_endpoint=endpoint(data)) as session:
+            slots: list[int] = []
+            session.subscribe_program_diffs(PROGRAM, lambda note: slots.append(note.context.slot))
+            assert list(session) == [ReadyForContinue(), Completed()]
+            with pytest.raises(SubscriptionError, match="no end marker"):
+                session.drain(0.2)
+            assert slots == [0, 1, 2]
+
+
+def test_run_does_not_return_the_result_of_a_cut_off_stream() -> None:
+    """The same through `run`, whose stream breaks off."""
+
+    def control(peer: Peer) -> None:
+        peer.send(READY)
+        peer.expect("continue")
+        peer.send(slot(101), COMPLETED)
+
+    with ScriptedServer(stream(*diffs(1, 0), hold=False)) as data:
+        with session_with(control, rpc_endpoint=endpoint(data)) as session:
+            session.subscribe_program_diffs(PROGRAM, lambda _: None)
+            with pytest.raises(SubscriptionError, match="before its end marker"):
+                session.run()
+            assert session.is_completed
