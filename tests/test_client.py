@@ -593,3 +593,21 @@ def test_a_forgotten_session_sends_a_close_frame() -> None:
         assert watcher() is None
         assert gone.wait(5)
         assert frames[0] is not None
+
+
+def test_one_tls_context_serves_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ssl.SSLContext] = []
+
+    def make() -> ssl.SSLContext:
+        made.append(client_tls())
+        return made[-1]
+
+    def script(peer: Peer) -> None:
+        created(peer)
+        peer.serve_close()
+
+    monkeypatch.setattr("backtest_sync.upgrade.default_tls_context", make)
+    with ScriptedServer(script, tls=server_tls()) as server, BacktestClient(server.url) as client:
+        for _ in range(2):
+            client.create_session(start_slot=1, slot_count=1).close(5.0)
+    assert len(made) == 1
