@@ -103,6 +103,13 @@ class Channel:
             return self._wait(deadline, silence, kept)
         return self._decode(payload)
 
+    def take(self) -> Item | None:
+        """The next response if it need not be waited for."""
+        try:
+            return self.receive(Deadline(0))
+        except RequestTimeoutError:
+            return None
+
     def _wait(self, deadline: Deadline, silence: float | None, kept: bool) -> Item | None:
         """`receive` where something else comes first, or nothing is there yet."""
         if self._closer == threading.get_ident():

@@ -20,12 +20,10 @@ from backtest_sync.arguments import ALL_SLOTS
 from backtest_sync.errors import (
     DeserializeError,
     RemoteError,
-    RequestTimeoutError,
     SessionClosedError,
     UnexpectedResponseError,
 )
 from backtest_sync.handshake import OnEvent, is_failure
-from backtest_sync.limits import Deadline
 from backtest_sync.protocol import (
     BacktestStatus,
     CloseBacktestSession,
@@ -47,7 +45,8 @@ from backtest_sync.protocol import (
 from backtest_sync.results import AdvanceState, DiscoveryPause, ReadyOutcome, RunResult
 
 if TYPE_CHECKING:
-    from backtest_sync.channel import Channel
+    from backtest_sync.channel import Channel, Item
+    from backtest_sync.limits import Deadline
     from backtest_sync.protocol import Response, SessionSummary
 
 logger = logging.getLogger("backtest_sync")
@@ -206,16 +205,20 @@ class Driver:
                     on_event(response)
                 yield response
                 continue
-            self.note(response)
-            if type(response) is not StatusResponse:
-                self.apply(response)
-            if type(response) is DiscoveryBatch:
-                self._channel.keep(item[0], response)
-            if on_event is not None:
-                on_event(response)
-            if is_failure(response):
-                raise RemoteError(response.error)
+            self._pass(item, on_event)
             yield response
+
+    def _pass(self, item: Item, on_event: OnEvent | None) -> None:
+        response = item[1]
+        self.note(response)
+        if type(response) is not StatusResponse:
+            self.apply(response)
+        if type(response) is DiscoveryBatch:
+            self._channel.keep(item[0], response)
+        if on_event is not None:
+            on_event(response)
+        if is_failure(response):
+            raise RemoteError(response.error)
 
     def ensure_ready(
         self, deadline: Deadline, silence: float | None, on_event: OnEvent | None
@@ -286,10 +289,10 @@ class Driver:
     def _catch_up(self, deadline: Deadline, on_event: OnEvent | None) -> None:
         """Pass over what has come already: it is no answer to what is sent next."""
         while self._channel.has_more and not self.completed and not deadline.expired:
-            with suppress(RequestTimeoutError):  # nothing more is there
-                for _ in self.events(Deadline(0), None, on_event, CONTINUE_ENDED):
-                    if self.completed:
-                        break
+            item = self._channel.take()
+            if item is None:  # another thread was quicker
+                return
+            self._pass(item, on_event)
 
     # --- pausing
 

@@ -188,6 +188,16 @@ def test_an_on_event_that_fails_loses_nothing_else() -> None:
         assert pending.method == "discoveryBatch"
 
 
+def test_a_limit_that_ran_out_in_on_event_is_told() -> None:
+    def late(_: Any) -> None:
+        raise RequestTimeoutError("asking somebody else", 1.0)
+
+    with session_with(sends(READY, slot(101))) as session:
+        session.ensure_ready()
+        with pytest.raises(RequestTimeoutError, match="somebody else"):
+            session.advance(on_event=late)
+
+
 # --- what a close passes over
 
 
