@@ -199,20 +199,19 @@ class Driver:
                     f"{ended}: the run is completed" if self.completed else ended
                 )
             response = item[1]
-            if type(response) is SlotNotification:  # most of them: the short way
-                self.note_slot(response.slot)
+            kind = type(response)
+            if kind is SlotNotification or kind is StatusResponse:  # most of them: the short way
+                self.note(response)
                 if on_event is not None:
                     on_event(response)
-                yield response
-                continue
-            self._pass(item, on_event)
+            else:
+                self._pass(item, on_event)
             yield response
 
     def _pass(self, item: Item, on_event: OnEvent | None) -> None:
         response = item[1]
         self.note(response)
-        if type(response) is not StatusResponse:
-            self.apply(response)
+        self.apply(response)
         if type(response) is DiscoveryBatch:
             self._channel.keep(item[0], response)
         if on_event is not None:
@@ -280,7 +279,7 @@ class Driver:
                 state.last_slot = response.slot
                 continue
             apply_to(state, response)
-            if state.is_done(wait_for_slots):
+            if (state.ready_for_continue or state.completed) and state.is_done(wait_for_slots):
                 break
         if wait_for_slots:
             warn_of_surplus(state)
@@ -427,10 +426,10 @@ def apply_to(state: AdvanceState, response: Response) -> None:
     if type(response) is SlotNotification:
         state.slot_notifications += 1
         state.last_slot = response.slot
-    elif isinstance(response, ReadyForContinue):
-        state.ready_for_continue = True
-    elif isinstance(response, StatusResponse):
+    elif type(response) is StatusResponse:
         state.statuses.append(response.status)
+    elif type(response) is ReadyForContinue:
+        state.ready_for_continue = True
     elif isinstance(response, Completed):
         state.completed = True
         state.summary = response.summary
