@@ -254,7 +254,7 @@ for thread in threading.enumerate():
 
 @posix
 def test_after_ctrl_c_a_step_can_be_waited_for_again() -> None:
-    go = threading.Event()
+    asked, go = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.accept()
@@ -262,6 +262,7 @@ def test_after_ctrl_c_a_step_can_be_waited_for_again() -> None:
         peer.created()
         peer.send(READY)
         peer.expect("continue")
+        asked.set()
         assert go.wait(SOON)
         peer.send(slot(101), READY)
         peer.expect("continue")
@@ -283,6 +284,7 @@ session.close(10)
     with ScriptedServer(script) as server:
         with processes.program(PRELUDE + code, server.url, "") as process:
             says(process, "waiting")
+            assert asked.wait(SOON)
             interrupt(process)
             says(process, "interrupted")
             go.set()
@@ -311,6 +313,8 @@ assert session.is_closed
 """
     with Service(mute=mute) as served, served.program(code) as process:
         says(process, "waiting")
+        while mute and mute not in served.messages:
+            assert served.asked.acquire(timeout=SOON)
         interrupt(process, signal.SIGTERM)
         ends_well(process)
     assert served.close_frames == [b""]
