@@ -11,6 +11,7 @@ from attrs import evolve
 
 from backtest_sync import (
     AccountDiffNotification,
+    AdvanceState,
     BacktestClient,
     BacktestSession,
     BacktestStatus,
@@ -18,6 +19,7 @@ from backtest_sync import (
     Continue,
     DiscoveryFilter,
     LogNotification,
+    ReadyForContinue,
     ReadyOutcome,
     RemoteError,
     SessionClosedError,
@@ -247,3 +249,54 @@ def test_twenty_sessions_side_by_side(client: BacktestClient) -> None:
     results = [session.run() for session in sessions]
     assert len({result.slots for result in results}) == 1
     assert all(result.completed for result in results)
+
+
+def test_the_steps_of_a_continue_one_by_one(client: BacktestClient) -> None:
+    with opened(client) as session:
+        session.ensure_ready()
+        session.send_continue(2)
+        session.wait_for_status("executedBlockTransactions")
+        assert session.ensure_ready() is ReadyOutcome.READY
+        session.send(Continue(advance_count=2))
+        state = AdvanceState(expected_slots=2)
+        while not state.is_done(wait_for_slots=True):
+            session.advance_step(state, wait_for_slots=True)
+        assert state.slot_notifications == 2
+        assert session.continue_until_ready(1).slot_notifications == 1
+
+
+def test_driving_by_events(client: BacktestClient) -> None:
+    with opened(client) as session:
+        slots = []
+        for event in session:
+            if isinstance(event, SlotNotification):
+                slots.append(event.slot)
+            elif isinstance(event, ReadyForContinue):
+                session.send_continue(5)
+        assert session.is_completed
+        assert session.next_response() is None
+    with opened(client) as reference:
+        run = reference.run()
+    assert (len(slots), slots[0], slots[-1]) == (run.slots, run.first_slot, run.last_slot)
+
+
+def test_leaving_responses_and_closing_with_a_reason(client: BacktestClient) -> None:
+    session = opened(client)
+    for response in session.responses(30.0):
+        if isinstance(response, ReadyForContinue):
+            break
+    assert session.is_closed
+    other = opened(client)
+    other.close_with_reason(10.0, 4000, "enough")
+    assert other.connection_status is ConnectionStatus.CLOSED
+    with pytest.raises(RemoteError, match="session not found"):
+        client.attach_session(other.session_id)
+
+
+def test_an_aborted_session_lives_on_for_its_disconnect_timeout(client: BacktestClient) -> None:
+    session = opened(client)
+    session.ensure_ready()
+    session.abort()
+    with client.attach_session(session.session_id, session.last_sequence) as again:
+        again.resume_attached_session()
+        assert again.advance(1).slot_notifications == 1
