@@ -97,9 +97,8 @@ class Driver:
             self._slot_over = response.batch_index is None
         elif isinstance(response, ReadyForContinue):
             self.ready = True
-            if self._paused is None:
-                # the first readiness is before the first slot, a later one behind a slot
-                self._slot_over = self._sent
+            # the first readiness is before the first slot, a later one behind a slot
+            self._slot_over = self._sent
         elif isinstance(response, Completed):
             self.ready = False
         elif isinstance(response, ErrorResponse):

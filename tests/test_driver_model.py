@@ -177,9 +177,7 @@ class Model:
         if isinstance(response, Paused):
             self.ready, self.place, self.over = True, response, response.batch_index is None
         elif isinstance(response, ReadyForContinue):
-            self.ready = True
-            if self.place is None:
-                self.over = self.stepped
+            self.ready, self.over = True, self.stepped
         elif isinstance(response, Completed):
             self.ready = False
         elif isinstance(response, ErrorResponse) and response.error.kind == "invalidRequest":
