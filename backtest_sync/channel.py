@@ -41,7 +41,7 @@ class Channel:
         self, connection: Connection, *, last_sequence: int | None = None, log_raw: bool = False
     ) -> None:
         self._connection = connection
-        self.session_id: str | None = None  # once there is one
+        self._session_id: str | None = None  # once there is one
         self._log_raw = log_raw
         self._pid = os.getpid()
         # held by the one thread that waits for the connection; a signal handler may need it again
@@ -55,6 +55,11 @@ class Channel:
         self._closed = False
         self._end_told = False
         self._completed = False
+
+    def name(self, session_id: str) -> None:
+        """Say which session it is that is talked to."""
+        self._session_id = session_id
+        self._connection.rename(session_id)
 
     # --- sending
 
@@ -197,10 +202,10 @@ class Channel:
 
     def _lost(self, end: End) -> SessionClosedError:
         hint = ""
-        if self.session_id is not None:
+        if self._session_id is not None:
             hint = (
                 "The session may live on: continue it with "
-                f"attach_session({self.session_id!r}, {self.last_sequence})"
+                f"attach_session({self._session_id!r}, {self.last_sequence})"
             )
         return SessionClosedError(end.reason, code=end.code, hint=hint)
 

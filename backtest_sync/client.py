@@ -100,8 +100,11 @@ class BacktestClient:
             win on a clash.
         ssl_context: for ``wss`` and ``https``; ``None`` verifies against the system's roots.
 
-    Raises `InvalidParamsError`. Proxies come from the usual environment variables, for WebSocket and HTTP alike.
-    A client may be used from several threads. Once closed, it opens nothing any more.
+    Raises `InvalidParamsError`. The methods of REST endpoints (protocol/http.md) have ``request_timeout`` as
+    the limit of each request, and raise `HttpStatusError` (with the answer's body), `HttpError`,
+    `RequestTimeoutError`, and `InvalidParamsError` before anything is sent. Proxies come from the usual
+    environment variables, for WebSocket and HTTP alike. A client may be used from several threads. Once
+    closed, it opens nothing any more.
     """
 
     def __init__(
@@ -135,7 +138,7 @@ class BacktestClient:
             if name.lower() not in (API_KEY_HEADER.lower(), "user-agent")
         }
         self._ssl_context = _context(ssl_context)
-        self._guard = threading.Lock()  # of those below
+        self._guard = threading.RLock()  # of those below; a signal handler may close the client
         self._sessions: weakref.WeakSet[BacktestSession] = weakref.WeakSet()
         self._rest_client: RestClient | None = None
         self._closed = False
@@ -360,9 +363,6 @@ class BacktestClient:
         return session
 
     # --- REST (protocol/http.md)
-
-    # Each method waits no longer than `request_timeout` for each request, and raises `HttpStatusError` (with the
-    # answer's body), `HttpError`, `RequestTimeoutError`, and `InvalidParamsError` before anything is sent.
 
     @property
     def _rest(self) -> RestClient:

@@ -241,6 +241,10 @@ class Connection:
         self._check_process()
         return self._inbox.take(deadline, stopped)
 
+    def rename(self, name: str) -> None:
+        """Give the reader thread another name."""
+        self._core.thread.name = name
+
     def wake(self) -> None:
         """Make everyone who waits in `receive` look at ``stopped()``."""
         self._check_process()

@@ -88,7 +88,7 @@ class BacktestSession(SessionEndpoint):
     ) -> None:
         super().__init__(rpc_endpoint, request_timeout, ssl_context)
         self._channel = channel
-        channel.session_id = created.session_id
+        channel.name(created.session_id)
         self._created = created
         self._driver = Driver(channel, ready=ready)
         # held by the one thread that closes; a signal handler may close in the middle of it
@@ -434,6 +434,8 @@ class BacktestSession(SessionEndpoint):
             request = next_step(self)
             if request is None:
                 break
+            if whole.expired:  # whatever took so long
+                raise RequestTimeoutError("running", whole.timeout or 0.0)
             driver.drive(request, False, whole, silence, watch)
         if driver.completed:
             drain(self._handles(), deadline=whole)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest_sync import subscriptions
-from backtest_sync.limits import Deadline, check_timeout
+from backtest_sync.limits import GRACEFUL_CLOSE_LIMIT, Deadline, check_timeout
 from backtest_sync.subscription import Subscription, drain
 from backtest_sync.subscriptions import LinkOptions, StreamOptions
 
@@ -44,10 +44,11 @@ logger = logging.getLogger("backtest_sync")
 class SessionEndpoint:
     """Subscribe methods, each of which returns once the server acknowledged; JSON-RPC and what it is used for.
 
-    With ``on_notification`` a `Subscription` calls it, in order, on a thread of its own; without, the handle is
-    an iterator. ``options``: ``commitment``, ``replay_from_slot``, ``compression``, ``intra_slot_updates``,
-    ``timeout`` (a deadline in seconds), ``reconnect``. All raise `InvalidParamsError` and `SubscriptionError`.
-    Subscribe once the session is ready: before, the server may keep the request waiting.
+    With ``on_notification`` a `Subscription` calls it, in order, on a thread of its own; without, the handle
+    is an iterator. ``options``: ``commitment``, ``replay_from_slot``, ``compression``,
+    ``intra_slot_updates``, ``timeout`` (a deadline in seconds; ``None``: the client's ``request_timeout``),
+    ``reconnect``. All raise `InvalidParamsError` and `SubscriptionError`. Subscribe once the session is
+    ready: before, the server may keep the request waiting.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class SessionEndpoint:
         self._endpoint = rpc_endpoint
         self._request_timeout = request_timeout
         self._ssl_context = ssl_context
-        self._guard = threading.Lock()  # of the three below
+        # of the three below; re-entrant, since a signal handler may close the session
+        self._guard = threading.RLock()
         self._over = False
         self._rpc: RpcClient | None = None
         self._subscriptions: list[Subscription[Any]] = []
@@ -301,13 +303,16 @@ class SessionEndpoint:
         return any(handle.calls_now for handle in self._handles())
 
     def _end_streams(self, deadline: Deadline, *, drain: bool) -> None:
-        """End what still runs, before the session's end cuts it off; at most half of the time left is for that."""
+        """End what still runs, before the session's end cuts it off.
+
+        At most half of the time left is for that, and some seconds: one may wait for who is called to close.
+        """
         running = [handle for handle in self._handles() if handle.is_alive]
         for handle in running:
             handle.begin_stop(drain)
         if self._is_in_callback():
             return  # a callback can't wait for its own end
-        limit = deadline.sooner((deadline.remaining() or 0.0) / 2)
+        limit = deadline.sooner(min(GRACEFUL_CLOSE_LIMIT, (deadline.remaining() or 0.0) / 2))
         for handle in running:
             if not handle.wait(limit.remaining()):
                 handle.begin_stop(drain=False)

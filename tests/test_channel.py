@@ -81,6 +81,9 @@ class Played:
                 self._changed.wait(deadline.remaining())
             return self._chunks.pop(0)
 
+    def rename(self, name: str) -> None:
+        self.name = name
+
     def wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
@@ -289,7 +292,7 @@ def test_a_closed_channel_hands_out_nothing_more(how: str) -> None:
 def test_a_lost_connection_says_how_to_go_on_whoever_hears_of_it() -> None:
     played = Played([slot(1, 4)])
     channel = channel_of(played)
-    channel.session_id = "backtest_1"
+    channel.name("backtest_1")
     channel.receive(FOREVER)
     played.finish(End(1012, "Restart: management handoff"))
     for attempt in (

@@ -122,6 +122,9 @@ class Wire:
     def wake(self) -> None:
         pass
 
+    def rename(self, name: str) -> None:
+        pass
+
     def abort(self) -> None:
         pass
 

@@ -301,12 +301,15 @@ session.close(10)
         ("session.next_event()", ""),
         ("session.ensure_ready()", ""),
         ("session.close()", "closeBacktestSession"),
+        ("list(watch(session))", ""),
     ],
 )
 def test_a_signal_handler_may_close_the_session(call: str, mute: str) -> None:
     code = f"""
+import logging
+logging.disable()  # of a stream that could not be read to its end
 session = create()
-signal.signal(signal.SIGTERM, lambda *_: session.close(10))
+signal.signal(signal.SIGTERM, lambda *_: session.close(1))
 say("waiting")
 quietly(lambda: {call})
 assert session.is_closed

@@ -686,6 +686,11 @@ def test_many_threads_share_the_events() -> None:
         assert sorted(seen) == list(range(count))
 
 
+def test_the_thread_behind_it_has_its_name() -> None:
+    with session_with(sends()) as session:
+        assert session.session_id in [thread.name for thread in threading.enumerate()]
+
+
 def test_repr_and_pickle() -> None:
     with session_with(sends(slot(100))) as session:
         session.next_event()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backtest_sync import (
+    BacktestSession,
     Continue,
     DiscoveryBatch,
     InvalidParamsError,
@@ -17,6 +18,8 @@ from backtest_sync import (
     RequestTimeoutError,
     SlotNotification,
 )
+from backtest_sync.limits import Deadline
+from tests.support.connections import until
 from tests.support.scripted import Peer
 from tests.support.sessions import (
     COMPLETED,
@@ -315,6 +318,26 @@ def test_run_tells_of_its_own_slots_alone() -> None:
             0,
             0,
         )
+
+
+def test_a_run_whose_time_is_over_sends_nothing_more() -> None:
+    received: list[Any] = []
+
+    def script(peer: Peer) -> None:
+        peer.send(READY)
+        received.extend(peer.until_gone())
+
+    def late(_: BacktestSession) -> int:
+        limit = Deadline(0.03)
+        until(lambda: limit.expired)
+        return 1
+
+    with session_with(script) as session:
+        session.ensure_ready()
+        with pytest.raises(RequestTimeoutError) as caught:
+            session.run(late, deadline=0.02)
+        assert (caught.value.action, caught.value.timeout) == ("running", 0.02)
+    assert received == []
 
 
 def test_a_step_may_be_a_continue_that_advances_by_nothing() -> None:
