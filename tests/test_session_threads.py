@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from backtest_sync import (
     SessionClosedError,
     SlotNotification,
 )
-from tests.support.connections import in_thread, outcome
+from tests.support.connections import in_thread, outcome, until
 from tests.support.scripted import Peer, frame
 from tests.support.sessions import (
     COMPLETED,
@@ -272,3 +273,32 @@ def test_an_error_in_the_body_of_responses_is_what_is_raised() -> None:
             for _ in session.responses():
                 pass
         assert session.is_closed
+
+
+def test_a_close_among_threads_that_read_gets_its_answer() -> None:
+    """Whoever is quicker, the answer to the close reaches the one who closes; and everybody leaves."""
+
+    def script(peer: Peer) -> None:
+        over = threading.Event()
+        writer, failed = in_thread(lambda: flood(peer, over))
+        peer.expect("closeBacktestSession")
+        over.set()
+        outcome(writer, failed)
+        peer.send(slot(1), SUCCESS, slot(2))
+
+    def flood(peer: Peer, over: threading.Event) -> None:
+        while not over.is_set():
+            peer.send(*[slot(n) for n in range(20)])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for count in range(0, 400, 20):
+            with session_with(script) as session:
+                workers = [in_thread(lambda s=session: [*s]) for _ in range(3)]
+                until(lambda s=session, n=count: s._driver.slots >= n)
+                session.close(10.0)
+                for worker in workers:
+                    assert isinstance(outcome(*worker), (SessionClosedError, list))
+    finally:
+        sys.setswitchinterval(interval)
