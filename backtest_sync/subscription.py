@@ -48,6 +48,8 @@ class Subscription(Generic[N]):
         self._told = False
         self._trace: TracebackType | None = None
         self._thread: threading.Thread | None = None
+        # Ctrl-C in `Thread.join` makes Python before 3.13 take a thread that runs for one that has ended
+        self._delivered = threading.Event()
         # an iterator's: what is decoded, a few at a time and in order
         self._ready: deque[N] = deque()
         self._decoding = threading.RLock()  # a signal handler may stop it in the middle
@@ -56,7 +58,7 @@ class Subscription(Generic[N]):
         else:
             self._thread = threading.Thread(
                 target=_deliver,
-                args=(feed, on_notification),
+                args=(feed, on_notification, self._delivered),
                 name=f"{feed.topic.kind} {feed.topic.target} callbacks",
                 daemon=True,
             )
@@ -72,7 +74,7 @@ class Subscription(Generic[N]):
     @property
     def is_alive(self) -> bool:
         """Whether more may come, or the callback still runs."""
-        return not self._feed.over or (self._thread is not None and self._thread.is_alive())
+        return not self._feed.over or (self._thread is not None and not self._delivered.is_set())
 
     @property
     def received(self) -> int:
@@ -228,10 +230,11 @@ class Subscription(Generic[N]):
             raise InvalidParamsError(
                 "a subscription's callback can't wait for its own end: use stop"
             )
-        while thread.is_alive():
+        while not self._delivered.is_set():
             if deadline.over():
                 return False
-            thread.join(wait_slice(deadline.remaining()))
+            self._delivered.wait(wait_slice(deadline.remaining()))
+        thread.join()
         return True
 
     def timeout(self, what: str, deadline: Deadline) -> RequestTimeoutError:
@@ -264,13 +267,17 @@ class Subscription(Generic[N]):
             )
 
 
-def _deliver(feed: Feed[N], on_notification: Callable[[N], object]) -> None:
+def _deliver(
+    feed: Feed[N], on_notification: Callable[[N], object], delivered: threading.Event
+) -> None:
     """The callback thread: hand out everything until the end, or until the callback fails."""
     try:
         while feed.fill(_FOREVER):
             feed.hand_out(on_notification)
     except BaseException as failure:  # noqa: BLE001 - whoever joins gets it
         feed.fail(failure)
+    finally:
+        delivered.set()
 
 
 def drain(

@@ -187,6 +187,8 @@ IN_A_SESSION: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_ctrl_c_in_a_session(kind: str) -> None:
     options, calls = IN_A_SESSION[kind]
     code = f"""
+import logging
+logging.disable()  # of a callback that hangs
 for call in {calls!r}:
     session = create()
     exec(f"def act(session):\\n    {{call}}")

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from tests.support import processes
-from tests.support.processes import ends_well, posix, says
+from tests.support.processes import ends_well, interrupt, posix, says
 from tests.support.scripted import ScriptedServer
 from tests.support.streams import PROGRAM, diff, diffs, end, endpoint, stream
 
@@ -59,6 +59,34 @@ except KeyboardInterrupt:
         says(process, "waiting")
         process.send_signal(signal.SIGINT)
         says(process, "interrupted True")
+        says(process, "stopped False")
+        ends_well(process)
+
+
+@posix
+def test_ctrl_c_while_a_callback_hangs_leaves_it_running() -> None:
+    code = """
+begun, go = threading.Event(), threading.Event()
+
+def hang(notification):
+    begun.set()
+    go.wait()
+
+handle = subscribe(hang)
+begun.wait()
+try:
+    say("waiting")
+    handle.stop()
+except KeyboardInterrupt:
+    say("interrupted", handle.is_alive, handle.wait(0))
+    go.set()
+    handle.join()
+    say("stopped", handle.is_alive)
+"""
+    with ScriptedServer(stream(diff(1, 0))) as server, program(code, server) as process:
+        says(process, "waiting")
+        interrupt(process)
+        says(process, "interrupted True False")
         says(process, "stopped False")
         ends_well(process)
 
