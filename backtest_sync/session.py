@@ -137,7 +137,10 @@ class BacktestSession(SessionEndpoint):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the session was closed or aborted here, or its connection is gone."""
+        """Whether it was closed or aborted here, or its connection is gone.
+
+        What had arrived before a connection was lost can still be taken.
+        """
         return self._channel.closed or self._channel.end is not None
 
     @property
@@ -482,12 +485,10 @@ class BacktestSession(SessionEndpoint):
         """`close` within 5 s, or else `abort`. After an exception nothing is waited for but the server."""
         try:
             self._close(GRACEFUL_CLOSE_LIMIT, None, drain=value is None)
-        except BacktestClientError:
-            if value is None:
+        except BaseException as failure:
+            self.abort()
+            if value is None or not isinstance(failure, BacktestClientError):
                 raise
-        finally:
-            if not self._channel.closed:
-                self.abort()
 
     # --- inside
 
@@ -535,6 +536,6 @@ class BacktestSession(SessionEndpoint):
                     self._end_streams(deadline, drain=drain)
                     self._driver.end_session(deadline)
                     self._channel.close(code, reason)
-                self._end_endpoint(drop=False)
+            self._end_endpoint(drop=False)
         finally:
             self._closing.release()

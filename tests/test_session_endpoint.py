@@ -150,6 +150,24 @@ def test_close_from_everywhere_at_once() -> None:
         assert session.is_closed
 
 
+def test_a_callback_that_leaves_a_with_block_lets_another_thread_close() -> None:
+    gate = Gate()
+    with session_and(stream(*diffs(1, 0))) as session:
+
+        def leave(_: Any) -> None:
+            gate.wait()
+            with session:
+                pass
+
+        handle = watched(session, leave)
+        gate.reached()
+        closer = in_thread(lambda: session.close(10.0))
+        until(lambda: handle.is_stopping)
+        gate.open()
+        assert outcome(*closer) is None
+        handle.join(5.0)
+
+
 def test_a_callback_that_failed_is_told_where_it_is_asked_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
