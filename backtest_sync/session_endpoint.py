@@ -290,7 +290,9 @@ class SessionEndpoint:
         with self._guard:
             # those that ended well concern nobody any more
             self._subscriptions = [
-                other for other in self._subscriptions if other.is_alive or other.failure
+                other
+                for other in self._subscriptions
+                if other.is_alive or other.failure is not None
             ]
             self._subscriptions.append(handle)
             over = self._over
