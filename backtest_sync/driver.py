@@ -198,9 +198,8 @@ class Driver:
                     f"{ended}: the run is completed" if self.completed else ended
                 )
             response = item[1]
-            kind = type(response)
-            if kind is SlotNotification or kind is StatusResponse:  # most of them: the short way
-                self.note(response)
+            if type(response) is SlotNotification:  # most of them: the short way
+                self.note_slot(response.slot)
                 if on_event is not None:
                     on_event(response)
             else:
@@ -210,6 +209,10 @@ class Driver:
     def _pass(self, item: Item, on_event: OnEvent | None) -> None:
         response = item[1]
         self.note(response)
+        if type(response) is StatusResponse:  # the next in number: it changes nothing else
+            if on_event is not None:
+                on_event(response)
+            return
         self.apply(response)
         if type(response) is DiscoveryBatch:
             self._channel.keep(item[0], response)
