@@ -129,46 +129,28 @@ class FrameDecoder:
         elif self._rest:
             chunk, self._rest = self._rest + chunk, b""
         end = len(chunk)
-        while end - start >= 2:
-            head = chunk[start]
-            size = chunk[start + 1]
-            if size < 126 and head == _WHOLE_TEXT:
-                start += 2
-            elif (
-                size == 126
-                and head == _WHOLE_TEXT
-                and end - start >= 4
-                and (chunk[start + 2] or chunk[start + 3] >= 126)  # else it is too long a form
-            ):
-                size = chunk[start + 2] << 8 | chunk[start + 3]
-                start += 4
-            else:
-                self._check(head, size)
-                after = start + (2 if size < 126 else 4 if size == 126 else 10)
-                if after > end:
-                    break
-                if size >= 126:
-                    size = _long_size(chunk[start + 2 : after])
-                start = after
-            stop = start + size
-            if stop > end or head != _WHOLE_TEXT or self._opcode:
-                self._check_size(head, size)
-                if stop > end:
-                    self._head = head
-                    self._missing = stop - end
-                    self._body += chunk[start:]
-                    return
-                self._finish(head, chunk[start:stop], messages, controls)
-                if self._over:
-                    return
-            elif size > self._limit:
-                raise self._too_big(size)
-            else:
-                payload = chunk[start:stop]
-                if not payload.isascii():
-                    _check_text(payload)
-                messages.append(payload)
-            start = stop
+        while True:
+            if not self._opcode:
+                start = _take_texts(chunk, start, self._limit, messages)
+            if end - start < 2:
+                break
+            head, size = chunk[start], chunk[start + 1]
+            self._check(head, size)
+            body = start + (2 if size < 126 else 4 if size == 126 else 10)
+            if body > end:
+                break
+            if size >= 126:
+                size = _long_size(chunk[start + 2 : body])
+            self._check_size(head, size)
+            start = body + size
+            if start > end:
+                self._head = head
+                self._missing = start - end
+                self._body += chunk[body:]
+                return
+            self._finish(head, chunk[body:start], messages, controls)
+            if self._over:
+                return
         self._rest = chunk[start:]
 
     def _check(self, head: int, size: int) -> None:
@@ -234,6 +216,28 @@ class FrameDecoder:
             messages.append(payload)
         else:
             self._message += payload
+
+
+def _take_texts(chunk: bytes, start: int, limit: int, messages: list[bytes]) -> int:
+    """Take text messages of one short frame each, which nearly all are; gives where something else begins."""
+    end = len(chunk)
+    while end - start > 3 and chunk[start] == _WHOLE_TEXT:
+        size = chunk[start + 1]
+        body = start + 2
+        if size >= 126:
+            size = chunk[start + 2] << 8 | chunk[start + 3] if size == 126 else 0
+            if size < 126:
+                break
+            body = start + 4
+        after = body + size
+        if after > end or size > limit:
+            break
+        payload = chunk[body:after]
+        if not payload.isascii():
+            _check_text(payload)
+        messages.append(payload)
+        start = after
+    return start
 
 
 def _long_size(encoded: bytes) -> int:
