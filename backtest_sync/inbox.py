@@ -69,6 +69,10 @@ class End:
         return error
 
 
+#: Waits until a function gives true; false at the deadline.
+Waiting = Callable[[Callable[[], bool], Deadline], bool]
+
+
 class Inbox:
     """A bounded queue of lists of messages; one thread puts, any number take.
 
@@ -103,8 +107,14 @@ class Inbox:
         self._lists.append((messages, size))
         self.wake()
 
-    def take(self, deadline: Deadline, stopped: Callable[[], bool] | None = None) -> list[bytes]:
-        """The oldest list; empty at the deadline, when ``stopped()``, or when all is over and taken."""
+    def take(
+        self, deadline: Deadline, stopped: Callable[[], bool] | None = None, wait: Waiting | None = None
+    ) -> list[bytes]:
+        """The oldest list; empty at the deadline, when ``stopped()``, or when all is over and taken.
+
+        ``wait`` stands in for `wait`.
+        """
+        wait = self.wait if wait is None else wait
 
         def ready() -> bool:
             return bool(self._lists) or self.end is not None or (stopped is not None and stopped())
@@ -116,7 +126,7 @@ class Inbox:
                     return self._take_one()
                 except IndexError:
                     continue  # another thread was quicker
-            if over or not self.wait(ready, deadline) or (stopped is not None and stopped()):
+            if over or not wait(ready, deadline) or (stopped is not None and stopped()):
                 break
         return []
 
@@ -143,6 +153,11 @@ class Inbox:
             self.closed = True
             self._lists.clear()
         self.wake()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anyone is in `wait`."""
+        return bool(self._waiters)
 
     def wake(self) -> None:
         """Let everyone who waits look again at what they wait for."""

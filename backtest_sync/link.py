@@ -1,6 +1,8 @@
 """One socket's life as a WebSocket: reading, writing, keepalive, the closing handshake.
 
-A `Link` lives on one thread, its reader, which alone reads, polls and closes. Any thread may `send`.
+A `Link` lives on a thread of its own, which polls, reads and closes. Any thread may `send`. Where ``waiters_read``,
+a thread that waits for messages reads them itself: it parses what it has just received, on the processor where that
+lies in the cache. The link's own thread reads whenever nobody came to wait for a while, and whenever the bell rings.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 
 from backtest_sync.errors import RequestTimeoutError, SessionClosedError
 from backtest_sync.frames import (
@@ -30,6 +34,8 @@ from backtest_sync.upgrade import format_frame
 
 # how much is read before messages are handed over and everything else gets its turn, in bytes
 _TURN_BYTES = 256 * 1024
+# how long a link's own thread waits for one who read to come back, seconds
+_LEASE = 0.05
 # how long the end of a link waits for a writer that is in the middle of a frame, seconds
 _WRITER_GRACE = 0.05
 # how long a failed writer waits for the reader to find out why, seconds
@@ -95,12 +101,19 @@ class Link:
         max_message_bytes: int,
         ping_interval: float,
         ping_deadline: float,
+        waiters_read: bool,
     ) -> None:
         self._stream = ByteStream(sock)
         self._inbox = inbox
         self._bell = bell
         self._decoder = FrameDecoder(max_message_bytes)
-        # reading and keepalive: the reader's alone
+        self._waiters_read = waiters_read
+        self._visits = 0  # how often a thread that waits has read
+        self._heirs: deque[None] = deque()  # one for each that waits and would read itself
+        # reading and keepalive: for the one thread that holds this, the reader
+        self._reading = threading.Lock()
+        self._poller = Poller()
+        self._poller.watch(bell.fileno(), READ)
         self._interval = ping_interval
         self._patience = ping_deadline - ping_interval
         self._heard = self._pinged = time.monotonic()
@@ -120,22 +133,35 @@ class Link:
         self._pong: bytes | None = None
         self._ping_due = False
 
-    # --- the reader's thread
+    # --- the link's own thread
 
-    def run(self) -> End | None:
-        """Read until the link ends; gives why, or ``None`` when the inbox was finished by somebody else."""
-        end = None
+    def run(self) -> None:
+        """Read until the link ends, whenever nobody else does."""
         try:
-            poller = Poller()
-            poller.watch(self._bell.fileno(), READ)
-            while end is None and self._inbox.end is None:
-                self._poll(poller)
-                end = self._turn()
-        except OSError as error:
-            return lost(error)
+            calls = Poller()
+            calls.watch(self._bell.fileno(), READ)
+            while self._inbox.end is None:
+                with self._reading:
+                    self._read_on()
+                self._stand_by(calls)
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
-            return End(None, f"the reader failed: {error!r}", error)
-        return end
+            self._fail(error)
+
+    def _read_on(self) -> None:
+        """Read until the end, or until one who would read itself has been woken."""
+        while self._inbox.end is None:
+            if self._poll(self._wait):
+                self._bell.quiet()
+            if self._turn() and self._heirs:
+                return
+
+    def _stand_by(self, calls: Poller) -> None:
+        """Leave reading to those who wait, as long as they come back for more and nobody rings."""
+        visits = None
+        while visits != self._visits and self._inbox.end is None:
+            visits = self._visits
+            if calls.wait(_LEASE):
+                return
 
     def release(self, farewell: bytes | None, timeout: float) -> None:
         """Send a close frame if one is due and it can be done in time, then give the socket back.
@@ -147,11 +173,12 @@ class Link:
         if farewell is not None:
             self._say_farewell(farewell, Deadline(timeout))
         self._stream.shutdown()
-        # writers leave at once now; none may be left on a descriptor that is given back
+        # who reads or writes leaves at once now; none may be left on a descriptor that is given back
         if acquire(self._writing, Deadline(_ANSWER_LIMIT)):
             try:
                 self._tail = _NOTHING
-                self._stream.close()
+                with self._reading:
+                    self._stream.close()
             finally:
                 self._writing.release()
 
@@ -159,23 +186,24 @@ class Link:
         """Give back a forked process's copy of the socket; nothing is sent."""
         self._stream.forget()
 
-    def _poll(self, poller: Poller) -> None:
-        """Wait for the socket, the bell or the next ping."""
+    # --- the reader
+
+    def _poll(self, limit: float) -> bool:
+        """Wait up to ``limit`` seconds for the socket or the bell; whether it is the bell."""
         events = 0 if self._paused else self._stream.read_event
         if self._tail and not self._writing.locked():
             events |= self._stream.write_event
         if events != self._polled:
             if events:
-                poller.watch(self._stream.fileno(), events)
+                self._poller.watch(self._stream.fileno(), events)
             else:
-                poller.unwatch(self._stream.fileno())
+                self._poller.unwatch(self._stream.fileno())
             self._polled = events
-        for descriptor, _ in poller.wait(self._wait):
-            if descriptor == self._bell.fileno():
-                self._bell.quiet()
+        bell = self._bell.fileno()
+        return any(descriptor == bell for descriptor, _ in self._poller.wait(limit))
 
-    def _turn(self) -> End | None:
-        """Do what there is to do, without waiting."""
+    def _turn(self) -> bool:
+        """Do what there is to do, without waiting; whether there were messages."""
         now = time.monotonic()
         if self._paused and not self._inbox.full:
             # what was not read in the meantime is no sign of a dead peer
@@ -198,7 +226,19 @@ class Link:
             size, self._uncounted = self._uncounted, 0
             self._inbox.put(messages, size)
             self._paused = self._inbox.full
-        return end
+        if end is not None:
+            self._finish(end)
+        return bool(messages)
+
+    def _finish(self, end: End) -> None:
+        self._inbox.finish(end)
+        self._bell.ring()  # the link's own thread has to close
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            self._finish(lost(error))
+        else:
+            self._finish(End(None, f"the reader failed: {error!r}", error))
 
     def _read(self, messages: list[bytes]) -> tuple[int, End | None]:
         """Collect what has arrived, up to a turn's share; gives its size, and the end if there is one."""
@@ -288,6 +328,46 @@ class Link:
             self._writing.release()
 
     # --- any thread
+
+    def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+        """Wait for messages, an end or a wake-up, until ``ready()``; false at the deadline."""
+        # never in the main thread, where a signal handler may raise between receiving and handing over
+        if not self._waiters_read or threading.current_thread() is threading.main_thread():
+            return self._wait_for_reader(ready, deadline)
+        if self._reading.acquire(blocking=False):
+            try:
+                self._visits += 1
+                self._read_until(ready, deadline)
+            finally:
+                self._reading.release()
+                if self._inbox.awaited:
+                    self._bell.ring()
+        self._heirs.append(None)
+        try:
+            return self._wait_for_reader(ready, deadline)
+        finally:
+            self._heirs.pop()
+
+    def _read_until(self, ready: Callable[[], bool], deadline: Deadline) -> None:
+        """Read, until the link's own thread is called for at the latest."""
+        try:
+            while not ready() and not deadline.expired:
+                left = deadline.remaining()
+                if self._poll(self._wait if left is None else min(self._wait, left)):
+                    return
+                self._turn()
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
+            self._fail(error)
+
+    def _wait_for_reader(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+        if not self._reading.locked() and not ready():
+            self._bell.ring()
+        return self._inbox.wait(ready, deadline)
+
+    def wake(self) -> None:
+        """Make everyone who waits look again at what they wait for."""
+        self._inbox.wake()
+        self._bell.ring()
 
     def send(self, payload: bytes, deadline: Deadline) -> None:
         """Send one text message. `SessionClosedError`, `RequestTimeoutError`.
