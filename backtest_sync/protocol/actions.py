@@ -6,12 +6,11 @@ protocol/reroute.md §1 and §2.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol.accounts import MODIFICATIONS, AccountModifications
-from backtest_sync.protocol.fields import U64_MAX
+from backtest_sync.protocol.fields import U64_MAX, WireEnum
 from backtest_sync.protocol.filters import FILTER, DiscoveryFilter
 from backtest_sync.protocol.kinds import (
     ADDRESS,
@@ -43,7 +42,7 @@ MAX_PROBE_MARKETS = 64
 MAX_PROBE_USD_VALUES = 16
 
 
-class AnchorAt(str, Enum):
+class AnchorAt(WireEnum):
     """Where an action or a probe fires."""
 
     BEFORE_SLOT = "beforeSlot"
@@ -162,7 +161,7 @@ def _write(kind: Any, value: Any) -> Any:
 _ANCHOR = custom(ActionAnchor, _read_anchor, _write_anchor)
 
 
-class ResolverType(str, Enum):
+class ResolverType(WireEnum):
     """What the server fills into an action's transactions before they run."""
 
     LIQUIDITY_ARRAYS = "liquidityArrays"
@@ -253,7 +252,7 @@ def _write_resolver(resolver: TxResolver) -> Any:
 _RESOLVER = custom(TxResolver, _read_resolver, _write_resolver)
 
 
-class ActionKind(str, Enum):
+class ActionKind(WireEnum):
     """Whether an action's transactions are committed to the replayed world."""
 
     SIMULATE = "simulate"

@@ -7,13 +7,13 @@ are plain records.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol import jsontext
 from backtest_sync.protocol.accounts import BINARY, EncodedBinary
 from backtest_sync.protocol.fields import (
+    WireEnum,
     address_bytes,
     b58encode,
     b64decode,
@@ -54,7 +54,7 @@ MAX_SEED_BYTES = 32
 _AMOUNT_BYTES = 8
 
 
-class SwapMode(str, Enum):
+class SwapMode(WireEnum):
     """Which side of a swap the amount fixes."""
 
     EXACT_IN = "ExactIn"

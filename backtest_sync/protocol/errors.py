@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol import jsontext
-from backtest_sync.protocol.fields import shown, to_text
+from backtest_sync.protocol.fields import WireEnum, shown, to_text
 from backtest_sync.protocol.kinds import ENCODING, JSON, TEXT, U64, FrozenMap, open_choice
 from backtest_sync.protocol.shape import (
     Kind,
@@ -23,7 +22,7 @@ from backtest_sync.protocol.shape import (
 )
 
 
-class ErrorKind(str, Enum):
+class ErrorKind(WireEnum):
     """What went wrong. The value is the protocol's spelling."""
 
     INVALID_TRANSACTION_ENCODING = "invalidTransactionEncoding"

@@ -10,6 +10,7 @@ import binascii
 import operator
 import re
 from collections.abc import Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 import base58
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     BinaryLike: TypeAlias = "str | bytes | EncodedBinary | SupportsBytes"
     #: A map of address to account.
     ModificationsLike: TypeAlias = "Mapping[Any, AccountData]"
+
+
+class WireEnum(str, Enum):
+    """Names of the protocol, each equal to its wire spelling, and so with its hash (which is faster, too)."""
+
+    __hash__ = str.__hash__
+
 
 U8_MAX = 2**8 - 1
 U16_MAX = 2**16 - 1

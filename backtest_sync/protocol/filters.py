@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import InvalidParamsError
+from backtest_sync.protocol.fields import WireEnum
 from backtest_sync.protocol.kinds import ADDRESS, ADDRESS_SET, choice
 from backtest_sync.protocol.shape import (
     Kind,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.fields import AddressLike
 
 
-class DiscoveryKind(str, Enum):
+class DiscoveryKind(WireEnum):
     """What a discovery filter looks for."""
 
     PROGRAM_EXECUTED = "programExecuted"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from backtest_sync.protocol.accounts import MODIFICATIONS, AccountModifications
 from backtest_sync.protocol.actions import DiagnosticProbe, ScheduledAction
+from backtest_sync.protocol.fields import WireEnum
 from backtest_sync.protocol.filters import FILTER, DiscoveryFilter
 from backtest_sync.protocol.kinds import (
     BOOL,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.fields import ModificationsLike, TransactionLike
 
 
-class SessionType(str, Enum):
+class SessionType(WireEnum):
     """How the service classes a session, by what it is asked for."""
 
     PURE_REPLAY = "pure_replay"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol.directfill import DirectFillTemplate
-from backtest_sync.protocol.fields import address_bytes, shown, to_address, to_text
+from backtest_sync.protocol.fields import WireEnum, address_bytes, shown, to_address, to_text
 from backtest_sync.protocol.kinds import ADDRESS, BOOL, TEXT, list_of, optional
 from backtest_sync.protocol.shape import (
     Kind,
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.fields import AddressLike
 
 
-class SwapAggregator(str, Enum):
+class SwapAggregator(WireEnum):
     """A swap aggregator whose historical swaps are re-quoted."""
 
     JUPITER = "jupiter"

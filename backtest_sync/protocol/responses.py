@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any, ClassVar
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol.accounts import BINARY, EncodedBinary
 from backtest_sync.protocol.errors import ERROR, ErrorDetail
-from backtest_sync.protocol.fields import shown
+from backtest_sync.protocol.fields import WireEnum, shown
 from backtest_sync.protocol.filters import FILTER, DiscoveryFilter
 from backtest_sync.protocol.kinds import (
     CONTROL_SESSION_ID,
@@ -26,7 +25,7 @@ from backtest_sync.protocol.shape import Kind, Mismatch, Value, shape_of, struct
 from backtest_sync.protocol.summary import SessionSummary
 
 
-class BacktestStatus(str, Enum):
+class BacktestStatus(WireEnum):
     """What the session is doing. ``label`` is the wording for people."""
 
     STARTING_RUNTIME = "startingRuntime"

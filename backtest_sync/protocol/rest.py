@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from backtest_sync.errors import InvalidParamsError
 from backtest_sync.protocol.accounts import MODIFICATIONS, AccountModifications
-from backtest_sync.protocol.fields import U64_MAX, b64decode, to_u64, to_uint
+from backtest_sync.protocol.fields import U64_MAX, WireEnum, b64decode, to_u64, to_uint
 from backtest_sync.protocol.kinds import (
     ADDRESS,
     BASE64,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from backtest_sync.protocol.fields import AddressLike, BinaryLike, ModificationsLike
 
 
-class BundleKind(str, Enum):
+class BundleKind(WireEnum):
     """What a bundle holds. ``label`` is the word for people."""
 
     BLOCKS = "blocks"
@@ -40,14 +39,14 @@ class BundleKind(str, Enum):
         return "transactions" if self is BundleKind.BLOCKS else self.value
 
 
-class RangeScope(str, Enum):
+class RangeScope(WireEnum):
     """Whom a range is there for."""
 
     GLOBAL = "global"
     USER = "user"
 
 
-class BuildStatus(str, Enum):
+class BuildStatus(WireEnum):
     """How far a bundle or a depth dataset is."""
 
     COMPLETED = "completed"
@@ -56,14 +55,14 @@ class BuildStatus(str, Enum):
     NEEDS_INVESTIGATION = "needs_investigation"
 
 
-class DepthSource(str, Enum):
+class DepthSource(WireEnum):
     """Where a depth dataset is sampled."""
 
     ONCHAIN = "onchain"
     ROUTER = "router"
 
 
-class DepthGranularity(str, Enum):
+class DepthGranularity(WireEnum):
     """How often a depth dataset is sampled; ``oracle`` is for ``onchain`` alone."""
 
     SLOT = "slot"

@@ -139,6 +139,12 @@ def test_an_unknown_method_is_a_value() -> None:
     assert encode_response(UnknownResponse("x")) == '{"method":"x"}'
 
 
+def test_a_status_is_found_by_its_wire_spelling() -> None:
+    counts = {BacktestStatus.DECODED_TRANSACTIONS: 3}
+    assert counts["decodedTransactions"] == 3
+    assert {"decodedTransactions"} == set(counts)
+
+
 def test_an_unknown_status_is_plain_text() -> None:
     _, response = decode_response('{"method":"status","params":{"status":"preparingBundle"}}')
     assert isinstance(response, StatusResponse)
