@@ -30,9 +30,9 @@ def as_continue(cont: Continue | int | None) -> Continue:
     """A ``Continue``: as it is, of so many slots, or of one."""
     if isinstance(cont, Continue):
         return cont
-    if type(cont) is int:
-        return _plain(cont)
-    return Continue() if cont is None else Continue(advance_count=cont)
+    if cont is None:
+        return _plain(1)
+    return _plain(cont) if type(cont) is int else Continue(advance_count=cont)
 
 
 @lru_cache(maxsize=8)

@@ -65,7 +65,7 @@ class Channel:
 
     def send(self, request: Request, deadline: Deadline) -> None:
         """Encode and send one request."""
-        if self._evicted():
+        if self._leaving and self._evicted():
             self._leave()
         try:
             self._connection.send(encode_request(request), deadline)
@@ -106,7 +106,10 @@ class Channel:
         if self._early or self._leaving or (kept and self._kept):
             self._queue.appendleft(payload)  # something else comes first
             return self._wait(deadline, silence, kept)
-        return self._decode(payload)
+        item = decode_response(payload)
+        if item[0] is not None:
+            self._see(item[0])
+        return item
 
     def take(self) -> Item | None:
         """The next response if it need not be waited for."""
@@ -133,7 +136,7 @@ class Channel:
 
     def _next(self, deadline: Deadline, silence: float | None, kept: bool) -> Item | None:
         while True:
-            if self._evicted():
+            if self._leaving and self._evicted():
                 self._leave()
             try:
                 if kept and self._kept:
@@ -145,16 +148,20 @@ class Channel:
                 if not self._refill(deadline, silence):
                     return None
             else:
-                if not self._evicted():
+                if not (self._leaving and self._evicted()):
                     return self._decode(payload)
                 self._queue.appendleft(payload)  # it may be what the one who closes waits for
 
     def _decode(self, payload: bytes) -> Item:
         item = decode_response(payload)
-        seq = item[0]
-        if seq is not None and (self._last_sequence is None or seq > self._last_sequence):
-            self._last_sequence = seq
+        if item[0] is not None:
+            self._see(item[0])
         return item
+
+    def _see(self, seq: int) -> None:
+        """Record the sequence of what is handed over."""
+        if self._last_sequence is None or seq > self._last_sequence:
+            self._last_sequence = seq
 
     def _refill(self, deadline: Deadline, silence: float | None) -> bool:
         """Wait until there is something to look at; false once the stream is over."""

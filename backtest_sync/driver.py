@@ -78,7 +78,6 @@ class Driver:
         self._last_slot: int | None = None
         self._highest = -1
         self._statuses: Counter[BacktestStatus | str] = Counter()
-        self._status_count = 0
         self._continues = 0  # sent
         self._sent = False  # a Continue or ContinueTo
         # what had been announced when readiness was spent; None where there was none
@@ -108,15 +107,18 @@ class Driver:
         """A refused request did not run: the server still waits for one."""
         if error.kind in REFUSALS:
             self._goal = None
-            if self._spent == (self.slots, self._status_count):
+            if self._spent == self._progress():
                 self.ready = True
+
+    def _progress(self) -> tuple[int, int]:
+        """A pair that changes as soon as the server has begun to do anything."""
+        return self.slots, sum(self._statuses.values())
 
     def note(self, response: Response) -> None:
         """Record what has been handed over."""
         if type(response) is SlotNotification:
             self.note_slot(response.slot)
         elif type(response) is StatusResponse:
-            self._status_count += 1
             self._statuses[response.status] += 1
         elif type(response) is Completed:
             self.completed = True
@@ -167,7 +169,7 @@ class Driver:
 
     def send(self, request: Continue | ContinueTo, deadline: Deadline) -> None:
         """Send it; whatever readiness was there is spent."""
-        self._spent = (self.slots, self._status_count) if self.ready else None
+        self._spent = self._progress() if self.ready else None
         self.ready = False
         self._sent = True
         self._goal = request if isinstance(request, ContinueTo) else None
@@ -198,21 +200,21 @@ class Driver:
                     f"{ended}: the run is completed" if self.completed else ended
                 )
             response = item[1]
-            if type(response) is SlotNotification:  # most of them: the short way
+            if type(response) is SlotNotification:  # most of them, and statuses: the short way
                 self.note_slot(response.slot)
-                if on_event is not None:
-                    on_event(response)
+            elif type(response) is StatusResponse:
+                self._statuses[response.status] += 1
             else:
                 self._pass(item, on_event)
+                yield response
+                continue
+            if on_event is not None:
+                on_event(response)
             yield response
 
     def _pass(self, item: Item, on_event: OnEvent | None) -> None:
         response = item[1]
         self.note(response)
-        if type(response) is StatusResponse:  # the next in number: it changes nothing else
-            if on_event is not None:
-                on_event(response)
-            return
         self.apply(response)
         if type(response) is DiscoveryBatch:
             self._channel.keep(item[0], response)
@@ -279,6 +281,9 @@ class Driver:
             if type(response) is SlotNotification and not state.ready_for_continue:
                 state.slot_notifications += 1  # most of them: the short way
                 state.last_slot = response.slot
+                continue
+            if type(response) is StatusResponse:
+                state.statuses.append(response.status)
                 continue
             apply_to(state, response)
             if (state.ready_for_continue or state.completed) and state.is_done(wait_for_slots):

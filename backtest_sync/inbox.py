@@ -108,7 +108,10 @@ class Inbox:
         self.wake()
 
     def take(
-        self, deadline: Deadline, stopped: Callable[[], bool] | None = None, wait: Waiting | None = None
+        self,
+        deadline: Deadline,
+        stopped: Callable[[], bool] | None = None,
+        wait: Waiting | None = None,
     ) -> list[bytes]:
         """The oldest list; empty at the deadline, when ``stopped()``, or when all is over and taken.
 
@@ -126,7 +129,7 @@ class Inbox:
                     return self._take_one()
                 except IndexError:
                     continue  # another thread was quicker
-            if over or not wait(ready, deadline) or (stopped is not None and stopped()):
+            if over or (stopped is not None and stopped()) or not wait(ready, deadline):
                 break
         return []
 

@@ -1,8 +1,9 @@
 """One socket's life as a WebSocket: reading, writing, keepalive, the closing handshake.
 
-A `Link` lives on a thread of its own, which polls, reads and closes. Any thread may `send`. Where ``waiters_read``,
-a thread that waits for messages reads them itself: it parses what it has just received, on the processor where that
-lies in the cache. The link's own thread reads whenever nobody came to wait for a while, and whenever the bell rings.
+A `Link` lives on a thread of its own, which polls, reads and closes. Any thread may `send`. Where
+``waiters_read``, a thread that waits for messages reads them itself: it parses what it has just received, on the
+processor where that lies in the cache. The link's own thread reads whenever nobody came to wait for a while, and
+whenever the bell rings.
 """
 
 from __future__ import annotations
@@ -199,8 +200,10 @@ class Link:
             else:
                 self._poller.unwatch(self._stream.fileno())
             self._polled = events
-        bell = self._bell.fileno()
-        return any(descriptor == bell for descriptor, _ in self._poller.wait(limit))
+        bell, rung = self._bell.fileno(), False
+        for descriptor, _ in self._poller.wait(limit):
+            rung = rung or descriptor == bell
+        return rung
 
     def _turn(self) -> bool:
         """Do what there is to do, without waiting; whether there were messages."""

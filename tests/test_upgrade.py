@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -10,11 +11,12 @@ import traceback
 from typing import Any
 
 import pytest
+import websocket
 
 from backtest_sync.connection import Connection
 from backtest_sync.errors import ConnectError, InvalidParamsError, RequestTimeoutError
 from backtest_sync.origins import shown_url
-from backtest_sync.upgrade import default_tls_context
+from backtest_sync.upgrade import default_tls_context, format_frame
 from tests.support.certificates import client_tls, server_tls
 from tests.support.connections import SOON, connect, in_thread, outcome, quiet, receive, until
 from tests.support.scripted import Gone, Peer, Script, ScriptedServer, frame
@@ -396,3 +398,17 @@ def test_an_opening_that_was_given_up_leaves_no_socket(monkeypatch: pytest.Monke
         attempt = in_thread(lambda: connect(server, connect_timeout=0.05))
         assert isinstance(outcome(*attempt), RequestTimeoutError)
         late.set()
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 1_000_000])
+@pytest.mark.parametrize("opcode", [0x1, 0x8, 0x9, 0xA])
+def test_a_frame_is_the_librarys_frame(
+    size: int, opcode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "urandom", lambda count: b"\x01\x80\xff\x7e"[:count])
+    payload = bytes(n % 251 for n in range(size))
+    assert format_frame(opcode, payload) == websocket.ABNF.create_frame(payload, opcode).format()
+
+
+def test_each_frame_has_a_mask_of_its_own() -> None:
+    assert len({format_frame(0x1, b"the same")[2:6] for _ in range(16)}) > 1
