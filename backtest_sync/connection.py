@@ -192,8 +192,9 @@ class Connection:
 
         ``name`` is the reader thread's. ``waiters_read``: a thread that waits in `receive` reads the socket
         itself, which is faster; between two waits, what arrives may then be noticed a tenth of a second later.
-        Raises `ConnectError`, `RequestTimeoutError`, and
-        `InvalidParamsError` for a URL or header that can't be used.
+
+        Raises `ConnectError`, `RequestTimeoutError`, and `InvalidParamsError` for a URL or header that can't
+        be used.
         """
         # the library behind these is only loaded when a connection is made
         from backtest_sync.link import Link

@@ -74,7 +74,7 @@ Waiting = Callable[[Callable[[], bool], Deadline], bool]
 
 
 class Inbox:
-    """A bounded queue of lists of messages; one thread puts, any number take.
+    """A bounded queue of lists of messages; one thread at a time puts, any number take.
 
     It is never so full that a `put` fails: the reader looks at `full` and stops reading, and hears by
     ``on_room`` when half of it is free again.

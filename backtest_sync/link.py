@@ -158,6 +158,8 @@ class Link:
 
     def _stand_by(self, calls: Poller) -> None:
         """Leave reading to those who wait, as long as they come back for more and nobody rings."""
+        if self._inbox.awaited:
+            return  # by one who came before reading was free
         visits = None
         while visits != self._visits and self._inbox.end is None:
             visits = self._visits
@@ -335,7 +337,9 @@ class Link:
     def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
         """Wait for messages, an end or a wake-up, until ``ready()``; false at the deadline."""
         # never in the main thread, where a signal handler may raise between receiving and handing over
-        if not self._waiters_read or threading.current_thread() is threading.main_thread():
+        if not self._waiters_read:
+            return self._inbox.wait(ready, deadline)
+        if threading.current_thread() is threading.main_thread():
             return self._wait_for_reader(ready, deadline)
         if self._reading.acquire(blocking=False):
             try:
@@ -354,18 +358,26 @@ class Link:
     def _read_until(self, ready: Callable[[], bool], deadline: Deadline) -> None:
         """Read, until the link's own thread is called for at the latest."""
         try:
-            while not ready() and not deadline.expired:
+            while not ready():
                 left = deadline.remaining()
                 if self._poll(self._wait if left is None else min(self._wait, left)):
                     return
                 self._turn()
+                if left == 0:  # a limit of 0 looks once
+                    return
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
             self._fail(error)
 
     def _wait_for_reader(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
-        if not self._reading.locked() and not ready():
-            self._bell.ring()
-        return self._inbox.wait(ready, deadline)
+        def looked() -> bool:
+            if ready():
+                return True
+            # looked at when this one is known to wait: whoever reads now calls for the next when it leaves
+            if not self._reading.locked():
+                self._bell.ring()
+            return False
+
+        return self._inbox.wait(looked, deadline)
 
     def wake(self) -> None:
         """Make everyone who waits look again at what they wait for."""
