@@ -135,8 +135,10 @@ class _Core:
             self.bell.close()  # it never ran, or has done so itself
 
     def join(self, timeout: float) -> None:
-        """Wait for the thread, unless this is it: a finaliser may run there."""
-        if self.thread is not threading.current_thread():
+        """Wait for the thread, unless this is it or one that it waits for: a finaliser may run in both."""
+        if self.thread is threading.current_thread():
+            return
+        if self.link is None or not self.link.is_visited_here():
             self.thread.join(timeout)
 
     def forget(self) -> None:

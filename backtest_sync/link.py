@@ -110,6 +110,7 @@ class Link:
         self._decoder = FrameDecoder(max_message_bytes)
         self._waiters_read = waiters_read
         self._visits = 0  # how often a thread that waits has read
+        self._visitor: threading.Thread | None = None  # the one that does now
         self._heirs: deque[None] = deque()  # one for each that waits and would read itself
         # reading and keepalive: for the one thread that holds this, the reader
         self._reading = threading.Lock()
@@ -175,15 +176,17 @@ class Link:
             farewell, timeout = self._answer, _ANSWER_LIMIT
         if farewell is not None:
             self._say_farewell(farewell, Deadline(timeout))
-        self._stream.shutdown()
-        # who reads or writes leaves at once now; none may be left on a descriptor that is given back
-        if acquire(self._writing, Deadline(_ANSWER_LIMIT)):
-            try:
-                self._tail = _NOTHING
-                with self._reading:
+        # Who reads has heard the bell and leaves. What nobody reads any more resets the connection: or a peer
+        # in the middle of a flood would wait on for room.
+        with self._reading:
+            self._stream.shutdown()
+            # who writes leaves at once now; nobody may be left on a descriptor that is given back
+            if acquire(self._writing, Deadline(_ANSWER_LIMIT)):
+                try:
+                    self._tail = _NOTHING
                     self._stream.close()
-            finally:
-                self._writing.release()
+                finally:
+                    self._writing.release()
 
     def forget(self) -> None:
         """Give back a forked process's copy of the socket; nothing is sent."""
@@ -339,13 +342,16 @@ class Link:
         # never in the main thread, where a signal handler may raise between receiving and handing over
         if not self._waiters_read:
             return self._inbox.wait(ready, deadline)
-        if threading.current_thread() is threading.main_thread():
+        this = threading.current_thread()
+        if this is threading.main_thread():
             return self._wait_for_reader(ready, deadline)
         if self._reading.acquire(blocking=False):
             try:
                 self._visits += 1
+                self._visitor = this
                 self._read_until(ready, deadline)
             finally:
+                self._visitor = None
                 self._reading.release()
                 if self._inbox.awaited:
                     self._bell.ring()
@@ -378,6 +384,10 @@ class Link:
             return False
 
         return self._inbox.wait(looked, deadline)
+
+    def is_visited_here(self) -> bool:
+        """Whether this is a thread that waits, in the middle of reading."""
+        return self._visitor is threading.current_thread()
 
     def wake(self) -> None:
         """Make everyone who waits look again at what they wait for."""

@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
-from backtest_sync import link as link_module, stream as stream_module
+from backtest_sync import (
+    connection as connection_module,
+    link as link_module,
+    stream as stream_module,
+)
 from backtest_sync.connection import Connection, End
 from backtest_sync.errors import RequestTimeoutError, SessionClosedError
 from backtest_sync.limits import Deadline
@@ -416,6 +420,68 @@ def test_a_forgotten_connection_says_goodbye() -> None:
         assert outcome(*in_thread(work)) is None
         gc.collect()
         assert said.wait(SOON)
+
+
+def test_closing_in_the_middle_of_reading_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a finaliser may: the own thread can't close before the reader, which this is, has left."""
+    monkeypatch.setattr(connection_module, "_JOIN_LIMIT", 2 * SOON)
+
+    def talk(peer: Peer) -> None:
+        assert peer.recv() == "say something"
+        peer.send_raw(frame(b"something"))
+        peer.until_gone()
+
+    with opened(greeting(talk)) as connection:
+        waiter = reading(connection, lambda: connection.receive(FOREVER))
+        decoder = link_of(connection)._decoder
+
+        class Finalised:
+            def feed(self, chunk: bytes) -> Any:
+                connection.close()
+                return decoder.feed(chunk)
+
+        monkeypatch.setattr(link_of(connection), "_decoder", Finalised())
+        connection.send('"say something"', Deadline(SOON))
+        assert outcome(*waiter) == []
+        assert connection.end == End(1000, "closed", ours=True)
+        connection._core.thread.join(SOON)
+        assert not connection._core.thread.is_alive()
+
+
+def test_nothing_is_read_from_a_socket_that_was_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left unread resets the connection; or a peer in the middle of a flood waits on for room."""
+    go, shut = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    def talk(peer: Peer) -> None:
+        assert go.wait(SOON)
+        peer.send_raw(frame(b"one"))
+        peer.until_gone()
+
+    with opened(greeting(talk)) as connection:
+        waiter = reading(connection, lambda: connection.receive(FOREVER))
+        stream = link_of(connection)._stream
+        receive, shutdown = stream.receive, stream.shutdown
+        reads = threading.Event()
+
+        def read_late() -> bytes | None:
+            reads.set()
+            seen.append(shut.wait(0.2))
+            return receive()
+
+        def told_shutdown() -> None:
+            shutdown()
+            shut.set()
+
+        monkeypatch.setattr(stream, "receive", read_late)
+        monkeypatch.setattr(stream, "shutdown", told_shutdown)
+        go.set()
+        assert reads.wait(SOON)
+        connection.close()
+        assert outcome(*waiter) == []
+        assert seen == [False]
 
 
 def close_frame(peer: Peer) -> None:
