@@ -88,7 +88,7 @@ class Channel:
     @property
     def has_more(self) -> bool:
         """Whether there is something that need not be waited for."""
-        return bool(self._queue or self._early or self._connection.queued_bytes)
+        return bool(self._queue or self._early) or self._connection.has_more
 
     def receive(
         self, deadline: Deadline, silence: float | None = None, *, kept: bool = False

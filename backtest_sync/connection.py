@@ -138,7 +138,7 @@ class _Core:
         """Wait for the thread, unless this is it or one that it waits for: a finaliser may run in both."""
         if self.thread is threading.current_thread():
             return
-        if self.link is None or not self.link.is_visited_here():
+        if self.link is None or not self.link.visited_here:
             self.thread.join(timeout)
 
     def forget(self) -> None:
@@ -188,15 +188,11 @@ class Connection:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         ping_interval: float = PING_INTERVAL,
         ping_deadline: float = PING_DEADLINE,
-        waiters_read: bool = False,
     ) -> Connection:
         """Connect, with everything from the DNS to the HTTP upgrade done within ``connect_timeout``.
 
-        ``name`` is the reader thread's. ``waiters_read``: a thread that waits in `receive` reads the socket
-        itself, which is faster; between two waits, what arrives may then be noticed a tenth of a second later.
-
-        Raises `ConnectError`, `RequestTimeoutError`, and `InvalidParamsError` for a URL or header that can't
-        be used.
+        ``name`` is the link's thread's. Raises `ConnectError`, `RequestTimeoutError`, and `InvalidParamsError`
+        for a URL or header that can't be used.
         """
         # the library behind these is only loaded when a connection is made
         from backtest_sync.link import Link
@@ -208,7 +204,6 @@ class Connection:
                 max_message_bytes=max_message_bytes,
                 ping_interval=ping_interval,
                 ping_deadline=ping_deadline,
-                waiters_read=waiters_read,
             )
 
         deadline = Deadline(connect_timeout)
@@ -243,7 +238,7 @@ class Connection:
         a lock: it must be quick), or when the stream is over and everything was taken.
         """
         self._check_process()
-        return self._inbox.take(deadline, stopped, self._link.wait)
+        return self._inbox.take(deadline, stopped, self._link.read)
 
     def rename(self, name: str) -> None:
         """Give the reader thread another name."""
@@ -252,7 +247,7 @@ class Connection:
     def wake(self) -> None:
         """Make everyone who waits in `receive` look at ``stopped()``."""
         self._check_process()
-        self._link.wake()
+        self._inbox.wake()
 
     @property
     def end(self) -> End | None:
@@ -263,6 +258,11 @@ class Connection:
     def queued_bytes(self) -> int:
         """What waits in memory for `receive`."""
         return 0 if self._inbox.closed else self._inbox.queued
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `receive` may have something to give at once."""
+        return self._inbox.holds or self._link.pending
 
     def close(
         self, code: int | None = 1000, reason: str = "", timeout: float = CLOSE_LIMIT

@@ -19,6 +19,7 @@ _FINAL = 0x80
 _RESERVED = 0x70
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _WHOLE_TEXT = _FINAL | TEXT
+_WHOLE_BINARY = _FINAL | BINARY
 _CONTROL = 0x08
 
 #: The longest reason that fits a close frame, in bytes.
@@ -98,6 +99,24 @@ class FrameDecoder:
         self._message = bytearray()
         self._opcode = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether it is between two messages, with nothing kept of what it was fed."""
+        return not (self._missing or self._rest or self._opcode or self._over)
+
+    def peek(self, data: bytes) -> tuple[list[bytes], bytes] | None:
+        """The messages in ``data`` and the beginning of the next, where `feed` would give these while `idle`.
+
+        Nothing changes. ``None`` where there is anything but short messages of one frame each.
+        """
+        messages: list[bytes] = []
+        try:
+            end = _take_whole(data, 0, self._limit, messages)
+        except _ViolationError:  # for `feed` to tell
+            return None
+        rest = data[end:]
+        return None if rest and not _is_begun(rest) else (messages, rest)
+
     def feed(self, chunk: bytes) -> tuple[list[bytes], list[Control]]:
         """The messages that ``chunk`` completes, and the control frames in it, each in order.
 
@@ -131,7 +150,7 @@ class FrameDecoder:
         end = len(chunk)
         while True:
             if not self._opcode:
-                start = _take_texts(chunk, start, self._limit, messages)
+                start = _take_whole(chunk, start, self._limit, messages)
             if end - start < 2:
                 break
             head, size = chunk[start], chunk[start + 1]
@@ -218,11 +237,13 @@ class FrameDecoder:
             self._message += payload
 
 
-def _take_texts(chunk: bytes, start: int, limit: int, messages: list[bytes]) -> int:
-    """Take text messages of one short frame each, which nearly all are; gives where something else begins."""
+def _take_whole(chunk: bytes, start: int, limit: int, messages: list[bytes]) -> int:
+    """Take short messages of one frame each, which nearly all are; gives where something else begins."""
     end = len(chunk)
-    while end - start > 3 and chunk[start] == _WHOLE_TEXT:
-        size = chunk[start + 1]
+    while end - start > 3:
+        head, size = chunk[start], chunk[start + 1]
+        if head != _WHOLE_TEXT and head != _WHOLE_BINARY:
+            break
         body = start + 2
         if size >= 126:
             size = chunk[start + 2] << 8 | chunk[start + 3] if size == 126 else 0
@@ -233,11 +254,25 @@ def _take_texts(chunk: bytes, start: int, limit: int, messages: list[bytes]) -> 
         if after > end or size > limit:
             break
         payload = chunk[body:after]
-        if not payload.isascii():
+        if head == _WHOLE_BINARY:
+            payload = Binary(payload)
+        elif not payload.isascii():
             _check_text(payload)
         messages.append(payload)
         start = after
     return start
+
+
+def _is_begun(rest: bytes) -> bool:
+    """Whether ``rest`` is the beginning of a short message of one frame, but not the whole of it."""
+    if rest[0] != _WHOLE_TEXT and rest[0] != _WHOLE_BINARY:
+        return False
+    if len(rest) < 2:
+        return True
+    size = rest[1]
+    if size == 126:
+        return len(rest) < 4 or 126 <= rest[2] << 8 | rest[3] > len(rest) - 4
+    return len(rest) - 2 < size < 126
 
 
 def _long_size(encoded: bytes) -> int:

@@ -37,6 +37,12 @@ class Acquirable(Protocol):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
 
 
+class Waiter(Acquirable, Protocol):
+    """What a thread waits by until another releases it."""
+
+    def release(self) -> None: ...
+
+
 def acquire(lock: Acquirable, deadline: Deadline) -> bool:
     """Take ``lock`` before ``deadline``; whether it was taken."""
     if lock.acquire(blocking=False):
@@ -69,12 +75,8 @@ class End:
         return error
 
 
-#: Waits until a function gives true; false at the deadline.
-Waiting = Callable[[Callable[[], bool], Deadline], bool]
-
-
 class Inbox:
-    """A bounded queue of lists of messages; one thread at a time puts, any number take.
+    """A bounded queue of lists of messages; one thread puts, any number take.
 
     It is never so full that a `put` fails: the reader looks at `full` and stops reading, and hears by
     ``on_room`` when half of it is free again.
@@ -86,7 +88,7 @@ class Inbox:
 
     def __init__(self, max_bytes: int, on_room: Callable[[], None]) -> None:
         self._lists: deque[tuple[list[bytes], int]] = deque()
-        self._waiters: deque[threading.Lock] = deque()
+        self._waiters: deque[Waiter] = deque()
         self._max_bytes = max_bytes
         self._on_room = on_room
         self._counting = threading.Lock()  # of `queued` and `full`
@@ -111,13 +113,12 @@ class Inbox:
         self,
         deadline: Deadline,
         stopped: Callable[[], bool] | None = None,
-        wait: Waiting | None = None,
+        read: Callable[[Callable[[], bool], Deadline], list[bytes]] | None = None,
     ) -> list[bytes]:
         """The oldest list; empty at the deadline, when ``stopped()``, or when all is over and taken.
 
-        ``wait`` stands in for `wait`.
+        ``read(ready, deadline)`` is asked for messages before anything is waited for here.
         """
-        wait = self.wait if wait is None else wait
 
         def ready() -> bool:
             return bool(self._lists) or self.end is not None or (stopped is not None and stopped())
@@ -129,7 +130,11 @@ class Inbox:
                     return self._take_one()
                 except IndexError:
                     continue  # another thread was quicker
-            if over or (stopped is not None and stopped()) or not wait(ready, deadline):
+            if over or (stopped is not None and stopped()):
+                break
+            if read is not None and (messages := read(ready, deadline)):
+                return messages
+            if not self.wait(ready, deadline):
                 break
         return []
 
@@ -158,6 +163,11 @@ class Inbox:
         self.wake()
 
     @property
+    def holds(self) -> bool:
+        """Whether something can be taken."""
+        return bool(self._lists)
+
+    @property
     def awaited(self) -> bool:
         """Whether anyone is in `wait`."""
         return bool(self._waiters)
@@ -179,14 +189,18 @@ class Inbox:
                 return False
             waiter = threading.Lock()
             waiter.acquire()
-            self._waiters.append(waiter)
-            woken = False
-            try:
-                if not ready():
-                    left = wait_slice(left)
-                    woken = waiter.acquire(timeout=-1 if left is None else left)
-            finally:
-                if not woken:
-                    with contextlib.suppress(ValueError):
-                        self._waiters.remove(waiter)
+            self.wait_by(waiter, ready, left)
         return True
+
+    def wait_by(self, waiter: Waiter, ready: Callable[[], bool], limit: float | None) -> None:
+        """Wait once by ``waiter``, which the next `wake` releases, unless ``ready()`` already."""
+        self._waiters.append(waiter)
+        woken = False
+        try:
+            if not ready():
+                limit = wait_slice(limit)
+                woken = waiter.acquire(timeout=-1 if limit is None else limit)
+        finally:
+            if not woken:
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(waiter)

@@ -1,13 +1,14 @@
 """One socket's life as a WebSocket: reading, writing, keepalive, the closing handshake.
 
-A `Link` lives on a thread of its own, which polls, reads and closes. Any thread may `send`. Where
-``waiters_read``, a thread that waits for messages reads them itself: it parses what it has just received, on the
-processor where that lies in the cache. The link's own thread reads whenever nobody came to wait for a while, and
-whenever the bell rings.
+A `Link` lives on a thread of its own, which does all that there is to do. Any thread may `send`, and a thread
+that waits for messages may `read` them itself: whole messages that come within a moment, as nearly all do. That
+saves waking another thread for each. The link's own thread stands by meanwhile; it goes on where something else
+comes, where nothing comes, and where nobody waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -30,13 +31,13 @@ from backtest_sync.frames import (
 )
 from backtest_sync.inbox import End, Inbox, acquire
 from backtest_sync.limits import Deadline
-from backtest_sync.stream import READ, Bell, ByteStream, Poller
+from backtest_sync.stream import BUFFER_BYTES, READ, Bell, ByteStream, Lookout, Poller
 from backtest_sync.upgrade import format_frame
 
 # how much is read before messages are handed over and everything else gets its turn, in bytes
 _TURN_BYTES = 256 * 1024
-# how long a link's own thread waits for one who read to come back, seconds
-_LEASE = 0.05
+# how long one who waits looks for messages itself, and how long the own thread stands by after that, seconds
+_MOMENT = 0.05
 # how long the end of a link waits for a writer that is in the middle of a frame, seconds
 _WRITER_GRACE = 0.05
 # how long a failed writer waits for the reader to find out why, seconds
@@ -102,18 +103,21 @@ class Link:
         max_message_bytes: int,
         ping_interval: float,
         ping_deadline: float,
-        waiters_read: bool,
     ) -> None:
         self._stream = ByteStream(sock)
         self._inbox = inbox
         self._bell = bell
         self._decoder = FrameDecoder(max_message_bytes)
-        self._waiters_read = waiters_read
-        self._visits = 0  # how often a thread that waits has read
-        self._visitor: threading.Thread | None = None  # the one that does now
-        self._heirs: deque[None] = deque()  # one for each that waits and would read itself
-        # reading and keepalive: for the one thread that holds this, the reader
-        self._reading = threading.Lock()
+        # reading: under the lock, which nobody holds while waiting for the socket; re-entrant, since a signal
+        # handler may read in the middle of it
+        self._reading = threading.RLock()
+        self._received: list[bytes] = []  # and not decoded
+        self._visits = 0  # how often another thread than the link's own came to read
+        self._visitor: int | None = None  # the thread that is in the middle of it
+        self._descriptor = sock.fileno()  # its number, which is known when it is closed as well
+        self._lookouts: deque[Lookout] = deque()  # of no visitor at the moment
+        self._released = False
+        # keepalive, and what there is to wait for: the own thread's alone, but for `_heard`
         self._poller = Poller()
         self._poller.watch(bell.fileno(), READ)
         self._interval = ping_interval
@@ -138,34 +142,35 @@ class Link:
     # --- the link's own thread
 
     def run(self) -> None:
-        """Read until the link ends, whenever nobody else does."""
+        """Do what there is to do until the link ends."""
         try:
-            calls = Poller()
-            calls.watch(self._bell.fileno(), READ)
-            while self._inbox.end is None:
-                with self._reading:
-                    self._read_on()
-                self._stand_by(calls)
+            self._run()
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
-            self._fail(error)
+            if isinstance(error, OSError):
+                self._inbox.finish(lost(error))
+            else:
+                self._inbox.finish(End(None, f"the reader failed: {error!r}", error))
 
-    def _read_on(self) -> None:
-        """Read until the end, or until one who would read itself has been woken."""
+    def _run(self) -> None:
+        calls = Poller()
+        calls.watch(self._bell.fileno(), READ)
+        seen = self._visits
         while self._inbox.end is None:
-            if self._poll(self._wait):
+            if seen == self._visits:
+                rung = self._poll()
+            else:  # somebody read a moment ago, and may come back
+                seen = self._visits
+                rung = bool(calls.wait(_MOMENT))
+                if not rung:
+                    continue
+            if rung:
                 self._bell.quiet()
-            if self._turn() and self._heirs:
-                return
-
-    def _stand_by(self, calls: Poller) -> None:
-        """Leave reading to those who wait, as long as they come back for more and nobody rings."""
-        if self._inbox.awaited:
-            return  # by one who came before reading was free
-        visits = None
-        while visits != self._visits and self._inbox.end is None:
-            visits = self._visits
-            if calls.wait(_LEASE):
-                return
+                seen = self._visits
+            awaited = self._inbox.awaited
+            with self._reading:
+                came = self._turn()
+            if came and awaited and self._visits:
+                seen = -1  # whoever was woken will come to read the next
 
     def release(self, farewell: bytes | None, timeout: float) -> None:
         """Send a close frame if one is due and it can be done in time, then give the socket back.
@@ -176,8 +181,7 @@ class Link:
             farewell, timeout = self._answer, _ANSWER_LIMIT
         if farewell is not None:
             self._say_farewell(farewell, Deadline(timeout))
-        # Who reads has heard the bell and leaves. What nobody reads any more resets the connection: or a peer
-        # in the middle of a flood would wait on for room.
+        # What nobody reads any more resets the connection: or a peer in the middle of a flood would wait for room.
         with self._reading:
             self._stream.shutdown()
             # who writes leaves at once now; nobody may be left on a descriptor that is given back
@@ -187,15 +191,22 @@ class Link:
                     self._stream.close()
                 finally:
                     self._writing.release()
+        self._released = True
+        self._close_lookouts()
+
+    def _close_lookouts(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._lookouts.pop().close()
 
     def forget(self) -> None:
         """Give back a forked process's copy of the socket; nothing is sent."""
         self._stream.forget()
+        for lookout in self._lookouts:
+            lookout.forget()
 
-    # --- the reader
-
-    def _poll(self, limit: float) -> bool:
-        """Wait up to ``limit`` seconds for the socket or the bell; whether it is the bell."""
+    def _poll(self) -> bool:
+        """Wait for the socket, the bell or the next ping; whether the bell rings."""
         events = 0 if self._paused else self._stream.read_event
         if self._tail and not self._writing.locked():
             events |= self._stream.write_event
@@ -206,7 +217,7 @@ class Link:
                 self._poller.unwatch(self._stream.fileno())
             self._polled = events
         bell, rung = self._bell.fileno(), False
-        for descriptor, _ in self._poller.wait(limit):
+        for descriptor, _ in self._poller.wait(self._wait):
             rung = rung or descriptor == bell
         return rung
 
@@ -220,7 +231,7 @@ class Link:
         messages: list[bytes] = []
         size, end = 0, None
         if not self._paused:
-            size, end = self._read(messages)
+            size, end = self._collect(messages)
         if size:
             self._heard, self._unanswered = now, None
             self._uncounted += size
@@ -235,35 +246,25 @@ class Link:
             self._inbox.put(messages, size)
             self._paused = self._inbox.full
         if end is not None:
-            self._finish(end)
+            self._inbox.finish(end)
         return bool(messages)
 
-    def _finish(self, end: End) -> None:
-        self._inbox.finish(end)
-        self._bell.ring()  # the link's own thread has to close
-
-    def _fail(self, error: BaseException) -> None:
-        if isinstance(error, OSError):
-            self._finish(lost(error))
-        else:
-            self._finish(End(None, f"the reader failed: {error!r}", error))
-
-    def _read(self, messages: list[bytes]) -> tuple[int, End | None]:
-        """Collect what has arrived, up to a turn's share; gives its size, and the end if there is one."""
+    def _collect(self, messages: list[bytes]) -> tuple[int, End | None]:
+        """Decode what has arrived, up to a turn's share; gives its size, and the end if there is one."""
         size = 0
         try:
             while size < _TURN_BYTES:
-                chunk = self._stream.receive()
-                if chunk is None:
+                if not self._received and not self._stream.receive(self._received):
                     break
+                chunk = self._received.pop(0)
                 if not chunk:
-                    return size, End(None, RESET)
+                    return size, End(None, RESET, self._broken)
                 size += len(chunk)
                 arrived, controls = self._decoder.feed(chunk)
                 messages += arrived
                 if controls and (end := self._obey(controls)) is not None:
                     return size, end
-                if self._stream.drained:
+                if self._stream.drained and not self._received:
                     break
         except OSError as error:
             return size, lost(error)
@@ -337,62 +338,115 @@ class Link:
 
     # --- any thread
 
-    def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
-        """Wait for messages, an end or a wake-up, until ``ready()``; false at the deadline."""
-        # never in the main thread, where a signal handler may raise between receiving and handing over
-        if not self._waiters_read:
-            return self._inbox.wait(ready, deadline)
-        this = threading.current_thread()
-        if this is threading.main_thread():
-            return self._wait_for_reader(ready, deadline)
-        if self._reading.acquire(blocking=False):
+    def read(self, ready: Callable[[], bool], deadline: Deadline) -> list[bytes]:
+        """Messages that come within a moment, read on this thread.
+
+        Empty at the deadline, when ``ready()``, and where the link's own thread has to go on, which is told so.
+        """
+        lookout = self._lookout()
+        if lookout is not None:
+            self._visits += 1
             try:
-                self._visits += 1
-                self._visitor = this
-                self._read_until(ready, deadline)
+                messages = self._read_by(lookout, ready, deadline)
+            finally:
+                self._give_back(lookout)
+            if messages is not None:
+                return messages
+        if self._visits:
+            self._bell.ring()
+        return []
+
+    def _read_by(
+        self, lookout: Lookout, ready: Callable[[], bool], deadline: Deadline
+    ) -> list[bytes] | None:
+        """`read`; ``None`` for the own thread to go on."""
+        # in a signal handler that came in the middle of a visit, that can't go on until the handler is left
+        alone = self.visited_here
+        while not ready():
+            left = deadline.remaining()
+            if self._stream.drained:
+                lookout.readable = False
+                self._inbox.wait_by(lookout, ready, _MOMENT if left is None else min(_MOMENT, left))
+                if not lookout.readable and not alone:
+                    return [] if ready() else None
+            messages = self._visit()
+            if messages or (messages is None and not alone):
+                return messages
+            if left == 0:
+                return None
+        return []
+
+    def _visit(self) -> list[bytes] | None:
+        with self._reading:
+            self._visitor = threading.get_ident()
+            try:
+                return self._take_whole()
             finally:
                 self._visitor = None
-                self._reading.release()
-                if self._inbox.awaited:
-                    self._bell.ring()
-        self._heirs.append(None)
+
+    def _take_whole(self) -> list[bytes] | None:
+        """What is there of whole short messages; ``None`` where something else is among them."""
+        received = self._received
+        if self._inbox.holds or self._inbox.end is not None or not self._decoder.idle:
+            return None
         try:
-            return self._wait_for_reader(ready, deadline)
-        finally:
-            self._heirs.pop()
+            for _ in range(_TURN_BYTES // BUFFER_BYTES):
+                if not self._stream.receive(received) or self._stream.drained:
+                    break
+        except OSError as error:
+            if error.errno is None:
+                raise  # not the socket's, but a signal handler's
+            self._broken = error
+            return None
+        if not received:
+            return []
+        last = received[-1]
+        seen = self._decoder.peek(b"".join(received)) if last else None
+        if seen is None:
+            return None
+        messages, rest = seen
+        left = [rest] if rest else []
+        now = time.monotonic()
+        # a signal handler may have read in the meantime: then this is not what comes next
+        if messages and received and received[-1] is last:
+            received[:] = left
+            self._heard, self._unanswered = now, None
+            return messages
+        return []
 
-    def _read_until(self, ready: Callable[[], bool], deadline: Deadline) -> None:
-        """Read, until the link's own thread is called for at the latest."""
+    def _lookout(self) -> Lookout | None:
+        """What this thread can look out by; ``None`` where only the link's own thread may read."""
+        if self._stream.tls and threading.current_thread() is threading.main_thread():
+            return None  # TLS receives in several steps: a signal handler might raise between them
         try:
-            while not ready():
-                left = deadline.remaining()
-                if self._poll(self._wait if left is None else min(self._wait, left)):
-                    return
-                self._turn()
-                if left == 0:  # a limit of 0 looks once
-                    return
-        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
-            self._fail(error)
+            return self._lookouts.pop()
+        except IndexError:
+            with contextlib.suppress(OSError):  # there may be no descriptors left
+                return Lookout(self._descriptor)
+            return None
 
-    def _wait_for_reader(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
-        def looked() -> bool:
-            if ready():
-                return True
-            # looked at when this one is known to wait: whoever reads now calls for the next when it leaves
-            if not self._reading.locked():
-                self._bell.ring()
-            return False
+    def _give_back(self, lookout: Lookout) -> None:
+        self._lookouts.append(lookout)
+        if self._released:
+            self._close_lookouts()
 
-        return self._inbox.wait(looked, deadline)
+    @property
+    def visited_here(self) -> bool:
+        """Whether this thread is in the middle of reading: then a finaliser or a signal handler asks."""
+        return self._visitor == threading.get_ident()
 
-    def is_visited_here(self) -> bool:
-        """Whether this is a thread that waits, in the middle of reading."""
-        return self._visitor is threading.current_thread()
-
-    def wake(self) -> None:
-        """Make everyone who waits look again at what they wait for."""
-        self._inbox.wake()
-        self._bell.ring()
+    @property
+    def pending(self) -> bool:
+        """Whether something may have come that nobody has read yet."""
+        if not self._visits:
+            return False  # the own thread reads at once
+        try:
+            lookout = self._lookouts.pop()
+        except IndexError:
+            return False  # somebody looks at this moment
+        lookout.acquire(timeout=0)
+        self._give_back(lookout)
+        return lookout.readable or not self._stream.drained
 
     def send(self, payload: bytes, deadline: Deadline) -> None:
         """Send one text message. `SessionClosedError`, `RequestTimeoutError`.

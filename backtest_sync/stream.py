@@ -10,6 +10,8 @@ import socket
 import ssl
 import sys
 import threading
+from contextlib import AbstractContextManager
+from typing import Any
 
 from backtest_sync.inbox import wait_slice
 from backtest_sync.limits import Deadline
@@ -45,7 +47,9 @@ else:
 # the longest wait that the system takes at once is some 24 days; who waits longer looks again
 _LONGEST_POLL = 24 * 3600.0
 
-_BUFFER_BYTES = 64 * 1024
+#: How much one `ByteStream.receive` takes at the most, in bytes.
+BUFFER_BYTES = 64 * 1024
+_BUFFER = (BUFFER_BYTES,)
 # A write that waits for the peer's TLS records looks again this often: the reader may take them first.
 _HANDSHAKE_WAIT = 0.05
 
@@ -78,11 +82,13 @@ class ByteStream:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._tls = isinstance(sock, ssl.SSLSocket)
+        self.tls = isinstance(sock, ssl.SSLSocket)
         self._sending = threading.Lock()
-        self._receiving = self._sending if self._tls else threading.Lock()
+        # re-entrant on a plain socket, where a signal handler may receive in the middle of it
+        self._receiving: AbstractContextManager[Any] = (
+            self._sending if self.tls else threading.RLock()
+        )
         self._closed = False
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         #: what to wait for before the next `receive` and `send`
         self.read_event = READ
         self.write_event = WRITE
@@ -95,25 +101,29 @@ class ByteStream:
         """The socket's descriptor."""
         return self._sock.fileno()
 
-    def receive(self) -> bytes | None:
-        """What is there, up to some size; ``None`` when nothing is; empty at the end of the stream."""
+    def receive(self, into: list[bytes]) -> bool:
+        """Append what is there, up to some size, or empty bytes at the end of the stream; whether there was any.
+
+        On a plain socket, what a signal handler raises finds the bytes in the socket or in ``into``.
+        """
         with self._receiving:
             self._check_open()
             self.drained = True
             try:
-                size = self._sock.recv_into(self._buffer)
+                into.extend(map(self._sock.recv, _BUFFER))  # one step, as signal handlers see it
             except (BlockingIOError, ssl.SSLWantReadError):
                 self.read_event = READ
-                return None
+                return False
             except ssl.SSLWantWriteError:
                 self.read_event = WRITE
-                return None
+                return False
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return b""
-        self.read_event = READ
-        # a TLS object may hold more than the socket shows: there, only asking again tells
-        self.drained = not self._tls and size < _BUFFER_BYTES
-        return bytes(self._buffer[:size])
+                into.append(b"")
+                return True
+            self.read_event = READ
+            # a TLS object may hold more than the socket shows: there, only asking again tells
+            self.drained = not self.tls and len(into[-1]) < BUFFER_BYTES
+            return True
 
     def send(self, data: memoryview) -> int:
         """Write what goes; gives how many bytes went, 0 when it is time to `wait`."""
@@ -204,3 +214,39 @@ class Bell:
         """Give back this process's copies of another process's descriptors."""
         self._ear.close()
         self._hammer.close()
+
+
+class Lookout:
+    """What one thread waits by for a socket or for another thread, which may call `release`, as of a lock."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._bell = Bell()
+        self._poller = Poller()
+        self._poller.watch(self._bell.fileno(), READ)
+        self._poller.watch(descriptor, READ)
+        #: whether the socket could be read when the last wait ended
+        self.readable = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Wait until released, or until the socket can be read; whether it was released."""
+        bell, released, self.readable = self._bell.fileno(), False, False
+        for descriptor, _ in self._poller.wait(timeout if blocking else 0):
+            if descriptor == bell:
+                released = True
+            else:
+                self.readable = True
+        if released:
+            self._bell.quiet()
+        return released
+
+    def release(self) -> None:
+        """Wake who waits, or else the next who will."""
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._bell.close()
+
+    def forget(self) -> None:
+        """Give back this process's copies of another process's descriptors."""
+        self._bell.forget()

@@ -105,7 +105,6 @@ def _connect(
             connect_timeout=HANDSHAKE_LIMIT if timeout is None else timeout,
             ssl_context=ssl_context,
             max_queue_bytes=MAX_QUEUE_BYTES // 2,
-            waiters_read=True,
         )
     except (ConnectError, RequestTimeoutError) as error:
         hint = ""

@@ -52,8 +52,8 @@ class Played:
         self.end: End | None = None
 
     @property
-    def queued_bytes(self) -> int:
-        return sum(len(text) for chunk in self._chunks for text in chunk)
+    def has_more(self) -> bool:
+        return bool(self._chunks)
 
     def put(self, *messages: bytes) -> None:
         with self._changed:

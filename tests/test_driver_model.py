@@ -104,8 +104,8 @@ class Wire:
         self.sent: list[Any] = []
 
     @property
-    def queued_bytes(self) -> int:
-        return sum(len(text) for chunk in self.chunks for text in chunk)
+    def has_more(self) -> bool:
+        return bool(self.chunks)
 
     def send(self, text: str, _: Deadline) -> None:
         self.sent.append(json.loads(text))

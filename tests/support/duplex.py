@@ -86,16 +86,10 @@ def duplex_server() -> Iterator[str]:
             process.close()
 
 
-def check_duplex(
-    url: str, count: int, tls: ssl.SSLContext | None = None, *, waiters_read: bool = False
-) -> str | None:
+def check_duplex(url: str, count: int, tls: ssl.SSLContext | None = None) -> str | None:
     """One connection: a thread sends while this one receives. What went wrong, or ``None``."""
     connection = Connection.open(
-        f"{url}/{count}",
-        name="duplex",
-        headers={},
-        ssl_context=tls or client_tls(),
-        waiters_read=waiters_read,
+        f"{url}/{count}", name="duplex", headers={}, ssl_context=tls or client_tls()
     )
     failures: list[str] = []
 
