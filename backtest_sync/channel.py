@@ -63,12 +63,12 @@ class Channel:
 
     # --- sending
 
-    def send(self, request: Request, deadline: Deadline) -> None:
-        """Encode and send one request."""
+    def send(self, request: Request, deadline: Deadline, gone: list[int] | None = None) -> None:
+        """Encode and send one request; ``gone``: as of `Connection.send`."""
         if self._leaving and self._evicted():
             self._leave()
         try:
-            self._connection.send(encode_request(request), deadline)
+            self._connection.send(encode_request(request), deadline, gone)
         except SessionClosedError:
             end = self._connection.end
             if end is None or end.ours:

@@ -221,15 +221,16 @@ class Connection:
             core.call_off()
             raise
 
-    def send(self, text: str, deadline: Deadline) -> None:
+    def send(self, text: str, deadline: Deadline, gone: list[int] | None = None) -> None:
         """Send one text message.
 
         `SessionClosedError` when the connection is over. `RequestTimeoutError` at the deadline: then the
         message is not sent, or, where its sending had begun, is sent to its end behind the caller's back,
-        before any other.
+        before any other; likewise where a signal handler raises. ``gone`` tells which: it gets the number of
+        bytes of each write.
         """
         self._check_process()
-        self._link.send(text.encode(), deadline)
+        self._link.send(text.encode(), deadline, gone)
 
     def receive(self, deadline: Deadline, stopped: Callable[[], bool] | None = None) -> list[bytes]:
         """What has arrived, at least one message: ``bytes``, or `Binary` for a binary message.

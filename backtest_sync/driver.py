@@ -168,15 +168,23 @@ class Driver:
     # --- sending
 
     def send(self, request: Continue | ContinueTo, deadline: Deadline) -> None:
-        """Send it; whatever readiness was there is spent."""
-        self._spent = self._progress() if self.ready else None
-        self.ready = False
-        self._sent = True
-        self._goal = request if isinstance(request, ContinueTo) else None
-        self._continues += self._goal is None
-        self._paused = None
+        """Send it; whatever readiness was there is spent, unless nothing of it went out."""
+        before = self.ready, self._spent, self._sent, self._goal, self._continues, self._paused
+        gone: list[int] = []
+        try:
+            self._spent = self._progress() if self.ready else None
+            self.ready = False
+            self._sent = True
+            self._goal = request if isinstance(request, ContinueTo) else None
+            self._continues += self._goal is None
+            self._paused = None
+            self._channel.send(request, deadline, gone)
+        except BaseException:
+            if not gone:
+                self.ready, self._spent, self._sent = before[:3]
+                self._goal, self._continues, self._paused = before[3:]
+            raise
         self._channel.discard((ReadyForContinue, Paused))
-        self._channel.send(request, deadline)
 
     # --- waiting
 

@@ -43,16 +43,20 @@ class Waiter(Acquirable, Protocol):
     def release(self) -> None: ...
 
 
-def acquire(lock: Acquirable, deadline: Deadline) -> bool:
-    """Take ``lock`` before ``deadline``; whether it was taken."""
-    if lock.acquire(blocking=False):
-        return True
-    while True:
+def acquire(lock: Acquirable, deadline: Deadline, held: list[bool] | None = None) -> bool:
+    """Take ``lock`` before ``deadline``; whether it was taken.
+
+    Then ``held`` is not empty any more, which is true whenever a signal handler raises, too.
+    """
+    held = [] if held is None else held
+    # taken and told in one step, as signal handlers see it
+    held.extend(filter(None, map(lock.acquire, (False,))))
+    while not held:
         wait = wait_slice(deadline.remaining())
-        if lock.acquire(timeout=-1 if wait is None else wait):
-            return True
+        held.extend(filter(None, map(lock.acquire, (True,), (-1 if wait is None else wait,))))
         if deadline.expired:
-            return False
+            break
+    return bool(held)
 
 
 @frozen

@@ -45,8 +45,6 @@ _REASON_WAIT = 0.5
 # how long answering the peer's close frame may take, seconds
 _ANSWER_LIMIT = 1.0
 
-_NOTHING = memoryview(b"")
-
 # of an end of the stream as well as of a reset: over TLS they look the same
 RESET = "connection reset without closing handshake"
 NO_CLOSE_FRAME = "no close frame"
@@ -91,6 +89,21 @@ def lost(error: OSError) -> End:
     return End(None, f"connection lost: {error}", error)
 
 
+class Outgoing:
+    """A frame on its way; ``gone`` says how far it has got, one number a write."""
+
+    __slots__ = ("_frame", "gone")
+
+    def __init__(self, frame: bytes, gone: list[int] | None = None) -> None:
+        self._frame = memoryview(frame)
+        self.gone: list[int] = [] if gone is None else gone
+
+    @property
+    def left(self) -> memoryview:
+        """What has still to go."""
+        return self._frame[sum(self.gone) :]
+
+
 class Link:
     """A connected WebSocket that reads into an inbox."""
 
@@ -131,7 +144,7 @@ class Link:
         self._answer: bytes | None = None  # to the peer's close frame or violation
         # writing: under the lock, but for `_pong` and `_ping_due`, which the reader sets
         self._writing = threading.Lock()
-        self._tail = _NOTHING  # what must go out before anything else
+        self._tail: Outgoing | None = None  # what must go out before anything else
         self._torn = False  # whether it is unknown how much of the tail has gone
         self._broken: OSError | None = None
         self._stuck = False  # whether the last write found no room
@@ -187,7 +200,7 @@ class Link:
             # who writes leaves at once now; nobody may be left on a descriptor that is given back
             if acquire(self._writing, Deadline(_ANSWER_LIMIT)):
                 try:
-                    self._tail = _NOTHING
+                    self._tail = None
                     self._stream.close()
                 finally:
                     self._writing.release()
@@ -208,7 +221,7 @@ class Link:
     def _poll(self) -> bool:
         """Wait for the socket, the bell or the next ping; whether the bell rings."""
         events = 0 if self._paused else self._stream.read_event
-        if self._tail and not self._writing.locked():
+        if self._tail is not None and not self._writing.locked():
             events |= self._stream.write_event
         if events != self._polled:
             if events:
@@ -303,7 +316,7 @@ class Link:
 
     def _is_due(self) -> bool:
         """Whether something waits to be written that nobody is writing."""
-        return bool(self._tail) or self._pong is not None or self._ping_due
+        return self._tail is not None or self._pong is not None or self._ping_due
 
     def _flush(self) -> None:
         """Write what is due and fits. Where a writer is at work, it rings when it is done."""
@@ -313,13 +326,13 @@ class Link:
                     return
                 if self._pong is not None:
                     pong, self._pong = self._pong, None
-                    self._tail = memoryview(format_frame(PONG, pong))
+                    self._tail = Outgoing(format_frame(PONG, pong))
                 elif self._ping_due:
                     self._ping_due = False
-                    self._tail = memoryview(format_frame(PING, b""))
+                    self._tail = Outgoing(format_frame(PING, b""))
             except OSError as error:
                 self._broken = error
-                self._tail = _NOTHING
+                self._tail = None
                 self._bell.ring()
             finally:
                 self._writing.release()
@@ -329,7 +342,7 @@ class Link:
             return  # in the middle of a frame: a close frame can't follow
         try:
             if self._broken is None and self._drain(deadline):
-                self._tail = memoryview(format_frame(CLOSE, payload))
+                self._tail = Outgoing(format_frame(CLOSE, payload))
                 self._drain(deadline)
         except OSError:
             pass  # best effort: the connection is over either way
@@ -448,30 +461,36 @@ class Link:
         self._give_back(lookout)
         return lookout.readable or not self._stream.drained
 
-    def send(self, payload: bytes, deadline: Deadline) -> None:
+    def send(self, payload: bytes, deadline: Deadline, gone: list[int] | None = None) -> None:
         """Send one text message. `SessionClosedError`, `RequestTimeoutError`.
 
-        A frame that was begun when the time ran out goes on as soon as there is room, before all others;
-        one that was not begun is not sent.
+        A frame that was begun when the time ran out, or when a signal handler raised, goes on as soon as there
+        is room, before all others; one that was not begun is not sent. ``gone`` tells which: it gets a number
+        for each write.
         """
-        frame = memoryview(format_frame(TEXT, payload))
-        if not acquire(self._writing, deadline):
-            raise RequestTimeoutError("sending", deadline.timeout or 0.0)
+        frame = Outgoing(format_frame(TEXT, payload), gone)
         failure = None
+        held: list[bool] = []
         try:
+            acquire(self._writing, deadline, held)
+            if not held:
+                raise RequestTimeoutError("sending", deadline.timeout or 0.0)
             self._check_open()
-            sent = not self._tail or self._drain(deadline)
+            sent = self._drain(deadline)
             if sent:
                 self._tail = frame
                 sent = self._drain(deadline)
         except OSError as error:
+            if error.errno is None:
+                raise  # not the socket's, but a signal handler's
             failure = self._broken = error
         finally:
-            if self._tail or self._broken is not None:
-                self._settle(frame)
-            self._writing.release()
-            if self._is_due() or self._broken is not None:
-                self._bell.ring()  # the reader goes on with it
+            if held:
+                if self._tail is not None or self._broken is not None:
+                    self._settle(frame)
+                self._writing.release()
+                if self._is_due() or self._broken is not None:
+                    self._bell.ring()  # the link's own thread goes on with it
         if failure is not None:
             raise self._closed_error(failure)
         if not sent:
@@ -485,11 +504,13 @@ class Link:
 
     def _drain(self, deadline: Deadline) -> bool:
         """Write the tail, waiting for room; false at the deadline. Needs the lock."""
-        while self._tail:
-            self._torn = True
-            sent = self._stream.send(self._tail)
-            if sent:
-                self._tail = self._tail[sent:]
+        while self._tail is not None:
+            left = self._tail.left
+            if not left:
+                self._tail = None
+                break
+            self._torn = self._stream.tls  # there, a write takes several steps
+            sent = self._stream.send(left, self._tail.gone)
             self._torn = False
             if sent and self._stuck:
                 self._moved = time.monotonic()
@@ -498,13 +519,13 @@ class Link:
                 return False
         return True
 
-    def _settle(self, frame: memoryview) -> None:
+    def _settle(self, frame: Outgoing) -> None:
         """After a send, however it ended: leave a tail that can be continued, or a broken link."""
         if self._torn and self._broken is None:
             self._broken = InterruptedError("a write was interrupted")
-        unbegun = self._tail is frame and not self._stream.must_repeat
+        unbegun = self._tail is frame and not frame.gone and not self._stream.must_repeat
         if unbegun or self._broken is not None:
-            self._tail = _NOTHING
+            self._tail = None
 
     def _closed_error(self, error: OSError) -> SessionClosedError:
         """Why a write failed, as the reader sees it: there may be a close frame to read."""

@@ -125,21 +125,24 @@ class ByteStream:
             self.drained = not self.tls and len(into[-1]) < BUFFER_BYTES
             return True
 
-    def send(self, data: memoryview) -> int:
-        """Write what goes; gives how many bytes went, 0 when it is time to `wait`."""
+    def send(self, data: memoryview, gone: list[int]) -> bool:
+        """Write what goes, and append how many bytes that were. False when it is time to `wait`.
+
+        On a plain socket, what a signal handler raises finds all bytes that went in ``gone``.
+        """
         with self._sending:
             self._check_open()
             try:
-                sent = self._sock.send(data)
+                gone.extend(map(self._sock.send, (data,)))  # one step, as signal handlers see it
             except BlockingIOError:
-                return 0
+                return False
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
                 self.write_event = READ if isinstance(want, ssl.SSLWantReadError) else WRITE
                 self.must_repeat = True
-                return 0
+                return False
             self.write_event = WRITE
             self.must_repeat = False
-            return sent
+            return True
 
     def wait(self, deadline: Deadline) -> bool:
         """Wait until `send` may go on; false at the deadline."""

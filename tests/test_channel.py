@@ -65,7 +65,7 @@ class Played:
             self.end = end
             self._changed.notify_all()
 
-    def send(self, text: str, deadline: Deadline) -> None:
+    def send(self, text: str, deadline: Deadline, gone: list[int] | None) -> None:
         if self.end is not None:
             raise self.end.error()
         self.sent.append(text)

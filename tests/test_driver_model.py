@@ -107,7 +107,7 @@ class Wire:
     def has_more(self) -> bool:
         return bool(self.chunks)
 
-    def send(self, text: str, _: Deadline) -> None:
+    def send(self, text: str, _: Deadline, gone: list[int] | None) -> None:
         self.sent.append(json.loads(text))
         if self.replies:
             self.chunks.append(self.replies.popleft())

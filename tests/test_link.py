@@ -15,6 +15,7 @@ from tests.support.connections import (
     SOON,
     connect,
     connected,
+    echo,
     ended,
     in_thread,
     link_of,
@@ -318,21 +319,41 @@ def send_on(connection: Connection) -> None:
         connection.send("x" * 100_000, Deadline(SOON))
 
 
-def test_an_interrupt_inside_a_write_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can't be told how much of the frame has gone: nothing may follow it."""
-    with ScriptedServer(quiet) as server:
-        connection = connect(server)
-        stream = link_of(connection)._stream
-        send = stream.send
+def interrupt_a_write(connection: Connection, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Send 100 bytes, with Ctrl-C when ``size`` bytes of the frame have gone."""
+    stream = link_of(connection)._stream
+    send = stream.send
 
-        def interrupted(data: memoryview) -> int:
-            send(data[:3])
-            raise KeyboardInterrupt
+    def interrupted(data: memoryview, gone: list[int]) -> bool:
+        if size:
+            send(data[:size], gone)
+        raise KeyboardInterrupt
 
-        monkeypatch.setattr(stream, "send", interrupted)
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "send", interrupted)
         with pytest.raises(KeyboardInterrupt):
             connection.send("x" * 100, Deadline(SOON))
-        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(("size", "arrives"), [(0, False), (3, True), (106, True)])
+def test_an_interrupt_inside_a_write_tears_nothing(
+    size: int, arrives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(echo) as connection:
+        interrupt_a_write(connection, monkeypatch, size)
+        connection.send("y", Deadline(SOON))
+        expected = [b"x" * 100] * arrives + [b"y"]
+        assert receive(connection, len(expected)) == expected
+
+
+def test_an_interrupt_inside_a_write_over_tls_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There it can't be told how much of the frame has gone: nothing may follow it."""
+    with ScriptedServer(quiet) as server:
+        connection = connect(server)
+        monkeypatch.setattr(link_of(connection)._stream, "tls", True)
+        interrupt_a_write(connection, monkeypatch, 3)
         assert ended(connection).reason == "connection lost: a write was interrupted"
         with pytest.raises(SessionClosedError):
             connection.send("y", Deadline(SOON))
