@@ -325,6 +325,8 @@ def interrupt_a_write(connection: Connection, monkeypatch: pytest.MonkeyPatch, s
     send = stream.send
 
     def interrupted(data: memoryview, gone: list[int]) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            return send(data, gone)
         if size:
             send(data[:size], gone)
         raise KeyboardInterrupt
