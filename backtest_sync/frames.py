@@ -115,7 +115,7 @@ class FrameDecoder:
         except _ViolationError:  # for `feed` to tell
             return None
         rest = data[end:]
-        return None if rest and not _is_begun(rest) else (messages, rest)
+        return None if rest and not _is_begun(rest, self._limit) else (messages, rest)
 
     def feed(self, chunk: bytes) -> tuple[list[bytes], list[Control]]:
         """The messages that ``chunk`` completes, and the control frames in it, each in order.
@@ -263,7 +263,7 @@ def _take_whole(chunk: bytes, start: int, limit: int, messages: list[bytes]) -> 
     return start
 
 
-def _is_begun(rest: bytes) -> bool:
+def _is_begun(rest: bytes, limit: int) -> bool:
     """Whether ``rest`` is the beginning of a short message of one frame, but not the whole of it."""
     if rest[0] != _WHOLE_TEXT and rest[0] != _WHOLE_BINARY:
         return False
@@ -271,8 +271,8 @@ def _is_begun(rest: bytes) -> bool:
         return True
     size = rest[1]
     if size == 126:
-        return len(rest) < 4 or 126 <= rest[2] << 8 | rest[3] > len(rest) - 4
-    return len(rest) - 2 < size < 126
+        return len(rest) < 4 or max(126, len(rest) - 3) <= (rest[2] << 8 | rest[3]) <= limit
+    return len(rest) - 2 < size < 126 and size <= limit
 
 
 def _long_size(encoded: bytes) -> int:

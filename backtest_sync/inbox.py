@@ -196,8 +196,8 @@ class Inbox:
             self.wait_by(waiter, ready, left)
         return True
 
-    def wait_by(self, waiter: Waiter, ready: Callable[[], bool], limit: float | None) -> None:
-        """Wait once by ``waiter``, which the next `wake` releases, unless ``ready()`` already."""
+    def wait_by(self, waiter: Waiter, ready: Callable[[], bool], limit: float | None) -> bool:
+        """Wait once by ``waiter``, which the next `wake` releases, unless ``ready()``; whether it was released."""
         self._waiters.append(waiter)
         woken = False
         try:
@@ -205,6 +205,8 @@ class Inbox:
                 limit = wait_slice(limit)
                 woken = waiter.acquire(timeout=-1 if limit is None else limit)
         finally:
-            if not woken:
+            # who was woken by an earlier `wake` is still enrolled
+            if self._waiters:
                 with contextlib.suppress(ValueError):
                     self._waiters.remove(waiter)
+        return woken

@@ -359,12 +359,14 @@ class Link:
         lookout = self._lookout()
         if lookout is not None:
             self._visits += 1
+            messages = None
             try:
                 messages = self._read_by(lookout, ready, deadline)
             finally:
                 self._give_back(lookout)
-            if messages is not None:
-                return messages
+                if messages is None:  # where a signal handler raises as well
+                    self._bell.ring()
+            return messages or []
         if self._visits:
             self._bell.ring()
         return []
@@ -379,7 +381,9 @@ class Link:
             left = deadline.remaining()
             if self._stream.drained:
                 lookout.readable = False
-                self._inbox.wait_by(lookout, ready, _MOMENT if left is None else min(_MOMENT, left))
+                limit = _MOMENT if left is None else min(_MOMENT, left)
+                if self._inbox.wait_by(lookout, ready, limit):
+                    continue
                 if not lookout.readable and not alone:
                     return [] if ready() else None
             messages = self._visit()
@@ -390,17 +394,20 @@ class Link:
         return []
 
     def _visit(self) -> list[bytes] | None:
+        visitor = threading.get_ident()  # known before the lock is held: a signal handler may ask
         with self._reading:
-            self._visitor = threading.get_ident()
+            before, self._visitor = self._visitor, visitor
             try:
                 return self._take_whole()
             finally:
-                self._visitor = None
+                self._visitor = before
 
     def _take_whole(self) -> list[bytes] | None:
         """What is there of whole short messages; ``None`` where something else is among them."""
         received = self._received
-        if self._inbox.holds or self._inbox.end is not None or not self._decoder.idle:
+        if self._inbox.holds or self._inbox.end is not None:
+            return []  # as `ready` tells
+        if not self._decoder.idle:
             return None
         try:
             for _ in range(_TURN_BYTES // BUFFER_BYTES):

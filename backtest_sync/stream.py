@@ -121,8 +121,9 @@ class ByteStream:
                 into.append(b"")
                 return True
             self.read_event = READ
+            last = into[-1:]  # nothing, where a signal handler has come and received all by now
             # a TLS object may hold more than the socket shows: there, only asking again tells
-            self.drained = not self.tls and len(into[-1]) < BUFFER_BYTES
+            self.drained = not self.tls and (not last or len(last[0]) < BUFFER_BYTES)
             return True
 
     def send(self, data: memoryview, gone: list[int]) -> bool:

@@ -58,6 +58,123 @@ def test_a_damaged_stream_has_one_documented_outcome(rng: Random) -> None:
     check_damaged(stream, cut(rng, stream))
 
 
+# --- what can be taken without a change
+
+SHORT_TEXT = st.text(max_size=130).map(lambda text: frame(text.encode()))
+SHORT_BINARY = st.binary(max_size=130).map(lambda data: frame(data, BINARY))
+MIDDLING = st.sampled_from([125, 126, 127, 300, 65_535]).map(lambda n: frame(b"m" * n))
+OTHER = st.sampled_from(
+    [
+        frame(b"p", PING),
+        frame(b"", PONG),
+        frame(struct.pack(">H", 1000), CLOSE),
+        frame(b"begun", fin=False),
+        frame(b"", fin=False),
+        frame(b"continued", CONT),
+        frame(b"l" * 65_536),
+        frame(b"\xff"),
+        b"\x81\x85mask",
+        b"\x81\x7e\0\x7d",
+        b"\x82\x7e\0\x7e",
+        b"\xc1\0",
+    ]
+)
+SHORTS = st.lists(SHORT_TEXT | SHORT_BINARY | MIDDLING, max_size=6).map(b"".join)
+STREAMS = (
+    SHORTS
+    | st.tuples(SHORTS, OTHER, SHORTS).map(b"".join)
+    | st.binary(max_size=40)
+    | st.tuples(SHORTS, st.binary(max_size=6)).map(b"".join)
+)
+
+
+def kinds(messages: list[bytes]) -> list[tuple[type, bytes]]:
+    return [(type(m), m) for m in messages]
+
+
+def state(decoder: FrameDecoder) -> list[Any]:
+    return [getattr(decoder, name) for name in FrameDecoder.__slots__]
+
+
+@settings(relaxed, max_examples=1500)
+@given(STREAMS, st.data(), st.sampled_from([0, 100, 126, 1000, 1 << 26]))
+def test_a_peek_gives_what_feeding_gives_or_nothing(
+    stream: bytes, data: st.DataObject, limit: int
+) -> None:
+    at = data.draw(st.integers(0, len(stream)))
+    first, second = stream[:at], stream[at:]
+    decoder, other = FrameDecoder(limit), FrameDecoder(limit)
+    assert decoder.idle
+    before = state(decoder)
+    seen = decoder.peek(first)
+    assert state(decoder) == before
+    messages, controls = other.feed(first)
+    if seen is None:
+        return
+    assert kinds(seen[0]) == kinds(messages)
+    assert not controls
+    assert first.endswith(seen[1])
+    assert other.idle == (not seen[1])
+    # what is fed from there on, in one piece or in two, is read as if all had been fed
+    for chunks in ([seen[1] + second], [seen[1], second]):
+        decoder, after = FrameDecoder(limit), FrameDecoder(limit)
+        after.feed(first)
+        messages, controls = [], []
+        for chunk in chunks:
+            some, others = decoder.feed(chunk)
+            messages += some
+            controls += others
+        wanted = after.feed(second)
+        assert (kinds(messages), controls) == (kinds(wanted[0]), wanted[1])
+        assert decoder.idle == after.idle
+
+
+@settings(relaxed, max_examples=300)
+@given(st.lists(SHORT_TEXT | SHORT_BINARY | MIDDLING, min_size=1, max_size=6), st.data())
+def test_short_messages_are_seen_wherever_they_are_cut(
+    frames: list[bytes], data: st.DataObject
+) -> None:
+    """But for one of two or three bytes within the last three, which `feed` may have."""
+    stream = b"".join(frames)
+    at = data.draw(st.integers(0, len(stream)))
+    seen = FrameDecoder().peek(stream[:at])
+    ends = [sum(map(len, frames[: n + 1])) for n in range(len(frames))]
+    tiny = any(at - 3 <= end - len(f) and end <= at for f, end in zip(frames, ends, strict=True))
+    if tiny:
+        assert seen is None
+    else:
+        whole = max([0, *(end for end in ends if end <= at)])
+        assert seen == (feed(stream[:at])[0], stream[whole:at])
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"\x81\x7d", frame(b"x" * 101)[:-1], frame(b"x" * 200)[:4], frame(b"x" * 200)[:-1]],
+)
+def test_a_message_that_will_be_too_long_is_not_passed_over(beginning: bytes) -> None:
+    before = frame(b"before")
+    assert FrameDecoder(100).peek(before + beginning) is None
+    assert feed(before + beginning, limit=100)[1][0].code == 1009
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        frame(b"x", PING)[:2],
+        frame(b"kept")[:3],
+        frame(b"kept")[:1],
+        frame(b"", fin=False),
+        frame(b"x", CLOSE),
+    ],
+)
+def test_a_decoder_that_keeps_something_is_not_idle(begun: bytes) -> None:
+    decoder = FrameDecoder()
+    decoder.feed(frame(b"whole"))
+    assert decoder.idle
+    decoder.feed(begun)
+    assert not decoder.idle
+
+
 # --- messages
 
 
