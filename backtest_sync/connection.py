@@ -1,4 +1,4 @@
-"""A WebSocket to the service: a reader thread, a lock for writers, keepalive, and an end that always comes.
+"""A WebSocket to the service: a thread of its own, a lock for writers, keepalive, and an end that always comes.
 
 What a caller holds is a `Connection`; what its thread holds is a `_Core`, so that a forgotten connection can
 be noticed and closed. The socket and all that concerns one socket alone is a `Link`.
@@ -242,7 +242,7 @@ class Connection:
         return self._inbox.take(deadline, stopped, self._link.read)
 
     def rename(self, name: str) -> None:
-        """Give the reader thread another name."""
+        """Give its thread another name."""
         self._core.thread.name = name
 
     def wake(self) -> None:

@@ -241,9 +241,10 @@ def _take_whole(chunk: bytes, start: int, limit: int, messages: list[bytes]) -> 
     """Take short messages of one frame each, which nearly all are; gives where something else begins."""
     end = len(chunk)
     while end - start > 3:
-        head, size = chunk[start], chunk[start + 1]
+        head = chunk[start]
         if head != _WHOLE_TEXT and head != _WHOLE_BINARY:
             break
+        size = chunk[start + 1]
         body = start + 2
         if size >= 126:
             size = chunk[start + 2] << 8 | chunk[start + 3] if size == 126 else 0

@@ -31,7 +31,7 @@ from backtest_sync.frames import (
 )
 from backtest_sync.inbox import End, Inbox, acquire
 from backtest_sync.limits import Deadline
-from backtest_sync.stream import BUFFER_BYTES, READ, Bell, ByteStream, Lookout, Poller
+from backtest_sync.stream import READ, Bell, ByteStream, Lookout, Poller
 from backtest_sync.upgrade import format_frame
 
 # how much is read before messages are handed over and everything else gets its turn, in bytes
@@ -410,9 +410,7 @@ class Link:
         if not self._decoder.idle:
             return None
         try:
-            for _ in range(_TURN_BYTES // BUFFER_BYTES):
-                if not self._stream.receive(received) or self._stream.drained:
-                    break
+            self._stream.receive(received)  # once: what it gives is decoded while the caches hold it
         except OSError as error:
             if error.errno is None:
                 raise  # not the socket's, but a signal handler's

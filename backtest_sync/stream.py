@@ -47,9 +47,8 @@ else:
 # the longest wait that the system takes at once is some 24 days; who waits longer looks again
 _LONGEST_POLL = 24 * 3600.0
 
-#: How much one `ByteStream.receive` takes at the most, in bytes.
-BUFFER_BYTES = 64 * 1024
-_BUFFER = (BUFFER_BYTES,)
+_BUFFER_BYTES = 64 * 1024
+_BUFFER = (_BUFFER_BYTES,)
 # A write that waits for the peer's TLS records looks again this often: the reader may take them first.
 _HANDSHAKE_WAIT = 0.05
 
@@ -123,7 +122,7 @@ class ByteStream:
             self.read_event = READ
             last = into[-1:]  # nothing, where a signal handler has come and received all by now
             # a TLS object may hold more than the socket shows: there, only asking again tells
-            self.drained = not self.tls and (not last or len(last[0]) < BUFFER_BYTES)
+            self.drained = not self.tls and (not last or len(last[0]) < _BUFFER_BYTES)
             return True
 
     def send(self, data: memoryview, gone: list[int]) -> bool:
