@@ -1299,6 +1299,6 @@ def test_a_storm(
     monkeypatch.setattr(link_module, "_MOMENT", moment)
     if poll is not None:
         monkeypatch.setattr(stream_module, "_Poll", poll)
-    storm = Storm(seed=7, rounds=300)
+    storm = Storm(seed=7, rounds=200)
     with opened(storm.script, tls=tls, max_queue_bytes=50_000) as connection:
         storm.drive(connection)
