@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from backtest_sync.errors import RequestTimeoutError, SessionClosedError
+from backtest_sync.errors import DeserializeError, RequestTimeoutError, SessionClosedError
 from backtest_sync.frames import Binary
 from backtest_sync.inbox import acquire
 from backtest_sync.limits import Deadline
@@ -106,7 +106,11 @@ class Channel:
         if self._early or self._leaving or (kept and self._kept):
             self._queue.appendleft(payload)  # something else comes first
             return self._wait(deadline, silence, kept)
-        item = decode_response(payload)
+        try:
+            item = decode_response(payload)
+        except BaseException as error:  # noqa: BLE001 - what is no oddity is raised again
+            self._recover(payload, error)
+            return self._wait(deadline, silence, kept)
         if item[0] is not None:
             self._see(item[0])
         return item
@@ -148,15 +152,31 @@ class Channel:
                 if not self._refill(deadline, silence):
                     return None
             else:
-                if not (self._leaving and self._evicted()):
-                    return self._decode(payload)
-                self._queue.appendleft(payload)  # it may be what the one who closes waits for
+                if self._leaving and self._evicted():
+                    self._queue.appendleft(payload)  # it may be what the one who closes waits for
+                elif (item := self._decode(payload)) is not None:
+                    return item
 
-    def _decode(self, payload: bytes) -> Item:
-        item = decode_response(payload)
+    def _decode(self, payload: bytes) -> Item | None:
+        try:
+            item = decode_response(payload)
+        except BaseException as error:  # noqa: BLE001 - what is no oddity is raised again
+            self._recover(payload, error)
+            return None
         if item[0] is not None:
             self._see(item[0])
         return item
+
+    def _recover(self, payload: bytes, error: BaseException) -> None:
+        """Go on after what can't be decoded; raises what the caller has to know."""
+        if type(payload) is Binary:
+            # it counts when it is UTF-8 (protocol/control.md §3)
+            if _is_text(payload):
+                self._queue.appendleft(bytes(payload))
+            return
+        if not isinstance(error, DeserializeError):
+            self._queue.appendleft(payload)  # a signal handler raised: nobody has seen it yet
+        raise error
 
     def _see(self, seq: int) -> None:
         """Record the sequence of what is handed over."""
@@ -170,9 +190,11 @@ class Channel:
         elif deadline.over():
             raise RequestTimeoutError("receiving", deadline.timeout or 0.0)
         limit = deadline.sooner(silence)
-        chunk = self._connection.receive(limit, self._roused)
+        chunk = self._connection.receive(limit, self._roused, self._queue)
         if chunk:
-            self._queue.extend(self._texts(chunk))
+            if self._log_raw:
+                for payload in chunk:
+                    logger.debug("received %s", payload.decode(errors="replace"))
             return True
         if self._queue or self._early or self._evicted():
             return True
@@ -188,17 +210,6 @@ class Channel:
     def _roused(self) -> bool:
         """Whether who waits for the connection has to look at something else."""
         return bool(self._queue or self._early) or self._finished() or self._evicted()
-
-    def _texts(self, chunk: list[bytes]) -> list[bytes]:
-        """The payloads to decode: binary ones count when they are UTF-8 (protocol/control.md §3)."""
-        if Binary in map(type, chunk):
-            chunk = [
-                bytes(payload) for payload in chunk if type(payload) is bytes or _is_text(payload)
-            ]
-        if self._log_raw:
-            for payload in chunk:
-                logger.debug("received %s", payload.decode(errors="replace"))
-        return chunk
 
     def _ended(self, end: End) -> bool:
         """Tell the first receiver why the stream ended, unless we ended it; later ones see its end."""
@@ -237,6 +248,10 @@ class Channel:
     def put_back(self, seq: int | None, discovery: DiscoveryBatch) -> None:
         """Hold back a discovery again: it is the first."""
         self._kept.appendleft((seq, discovery))
+
+    def put_before(self, item: Item) -> None:
+        """Give back what was received and not acted on: it comes first again."""
+        self._early.appendleft(item)
 
     def put_behind(self, items: Iterable[Item]) -> None:
         """Queue what was read too early, behind what is queued already."""

@@ -20,7 +20,7 @@ from attrs import Attribute, field, frozen
 
 from backtest_sync.errors import InvalidParamsError, RequestTimeoutError, SessionClosedError
 from backtest_sync.frames import MAX_MESSAGE_BYTES, MAX_REASON_BYTES, is_close_code
-from backtest_sync.inbox import MAX_QUEUE_BYTES, End, Inbox
+from backtest_sync.inbox import MAX_QUEUE_BYTES, End, Inbox, Sink
 from backtest_sync.limits import PING_DEADLINE, PING_INTERVAL, Deadline
 from backtest_sync.protocol.fields import shown
 from backtest_sync.stream import Bell
@@ -232,14 +232,20 @@ class Connection:
         self._check_process()
         self._link.send(text.encode(), deadline, gone)
 
-    def receive(self, deadline: Deadline, stopped: Callable[[], bool] | None = None) -> list[bytes]:
+    def receive(
+        self,
+        deadline: Deadline,
+        stopped: Callable[[], bool] | None = None,
+        into: Sink | None = None,
+    ) -> list[bytes]:
         """What has arrived, at least one message: ``bytes``, or `Binary` for a binary message.
 
-        Empty when the deadline is over, when ``stopped()`` is true (it is looked at before each wait, under
-        a lock: it must be quick), or when the stream is over and everything was taken.
+        It is also put behind what is in ``into``, and then not lost where a signal handler raises. Empty when the
+        deadline is over, when ``stopped()`` is true (it is looked at before each wait, under a lock: it must be
+        quick), or when the stream is over and everything was taken.
         """
         self._check_process()
-        return self._inbox.take(deadline, stopped, self._link.read)
+        return self._inbox.take(deadline, stopped, into, self._link.read)
 
     def rename(self, name: str) -> None:
         """Give its thread another name."""

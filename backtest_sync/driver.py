@@ -222,8 +222,12 @@ class Driver:
 
     def _pass(self, item: Item, on_event: OnEvent | None) -> None:
         response = item[1]
-        self.note(response)
-        self.apply(response)
+        try:
+            self.note(response)
+            self.apply(response)
+        except BaseException:  # a signal handler raised: the next who waits must hear of it
+            self._channel.put_before(item)
+            raise
         if type(response) is DiscoveryBatch:
             self._channel.keep(item[0], response)
         if on_event is not None:

@@ -79,6 +79,10 @@ class End:
         return error
 
 
+#: Where messages are put, behind what is there.
+Sink = list[bytes] | deque[bytes]
+
+
 class Inbox:
     """A bounded queue of lists of messages; one thread puts, any number take.
 
@@ -117,11 +121,13 @@ class Inbox:
         self,
         deadline: Deadline,
         stopped: Callable[[], bool] | None = None,
-        read: Callable[[Callable[[], bool], Deadline], list[bytes]] | None = None,
+        into: Sink | None = None,
+        read: Callable[[Sink | None, Callable[[], bool], Deadline], list[bytes]] | None = None,
     ) -> list[bytes]:
         """The oldest list; empty at the deadline, when ``stopped()``, or when all is over and taken.
 
-        ``read(ready, deadline)`` is asked for messages before anything is waited for here.
+        It is also put behind what is in ``into``. ``read(into, ready, deadline)`` is asked for messages before
+        anything is waited for here.
         """
 
         def ready() -> bool:
@@ -131,19 +137,21 @@ class Inbox:
             over = self.end is not None  # looked at before the lists, which are complete by then
             if self._lists:
                 try:
-                    return self._take_one()
+                    return self._take_one(into)
                 except IndexError:
                     continue  # another thread was quicker
             if over or (stopped is not None and stopped()):
                 break
-            if read is not None and (messages := read(ready, deadline)):
+            if read is not None and (messages := read(into, ready, deadline)):
                 return messages
             if not self.wait(ready, deadline):
                 break
         return []
 
-    def _take_one(self) -> list[bytes]:
+    def _take_one(self, into: Sink | None) -> list[bytes]:
         messages, size = self._lists.popleft()
+        if into is not None:
+            into.extend(messages)
         with self._counting:
             self.queued -= size
             room = self.full and self.queued <= self._max_bytes // 2

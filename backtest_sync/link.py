@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 
 from backtest_sync.errors import RequestTimeoutError, SessionClosedError
 from backtest_sync.frames import (
@@ -29,7 +30,7 @@ from backtest_sync.frames import (
     Ping,
     Violation,
 )
-from backtest_sync.inbox import End, Inbox, acquire
+from backtest_sync.inbox import End, Inbox, Sink, acquire
 from backtest_sync.limits import Deadline
 from backtest_sync.stream import READ, Bell, ByteStream, Lookout, Poller
 from backtest_sync.upgrade import format_frame
@@ -38,6 +39,7 @@ from backtest_sync.upgrade import format_frame
 _TURN_BYTES = 256 * 1024
 # how long one who waits looks for messages itself, and how long the own thread stands by after that, seconds
 _MOMENT = 0.05
+_ALL = (slice(None),)
 # how long the end of a link waits for a writer that is in the middle of a frame, seconds
 _WRITER_GRACE = 0.05
 # how long a failed writer waits for the reader to find out why, seconds
@@ -128,7 +130,8 @@ class Link:
         self._visits = 0  # how often another thread than the link's own came to read
         self._visitor: int | None = None  # the thread that is in the middle of it
         self._descriptor = sock.fileno()  # its number, which is known when it is closed as well
-        self._lookouts: deque[Lookout] = deque()  # of no visitor at the moment
+        # of no visitor at the moment; the first is made here, where no signal handler can raise
+        self._lookouts = deque((Lookout(self._descriptor),))
         self._released = False
         # keepalive, and what there is to wait for: the own thread's alone, but for `_heard`
         self._poller = Poller()
@@ -351,28 +354,27 @@ class Link:
 
     # --- any thread
 
-    def read(self, ready: Callable[[], bool], deadline: Deadline) -> list[bytes]:
-        """Messages that come within a moment, read on this thread.
+    def read(self, into: Sink | None, ready: Callable[[], bool], deadline: Deadline) -> list[bytes]:
+        """Messages that come within a moment, read on this thread, and put behind what is in ``into``.
 
         Empty at the deadline, when ``ready()``, and where the link's own thread has to go on, which is told so.
         """
-        lookout = self._lookout()
-        if lookout is not None:
-            self._visits += 1
-            messages = None
-            try:
-                messages = self._read_by(lookout, ready, deadline)
-            finally:
-                self._give_back(lookout)
-                if messages is None:  # where a signal handler raises as well
-                    self._bell.ring()
-            return messages or []
-        if self._visits:
-            self._bell.ring()
-        return []
+        held: list[Lookout] = []
+        messages = None
+        try:
+            if self._borrow(held):
+                self._visits += 1
+                messages = self._read_by(held[0], into, ready, deadline)
+        finally:
+            self._lookouts.extend(held)
+            if self._released:
+                self._close_lookouts()
+            if messages is None and self._visits:  # where a signal handler raises as well
+                self._bell.ring()
+        return messages or []
 
     def _read_by(
-        self, lookout: Lookout, ready: Callable[[], bool], deadline: Deadline
+        self, lookout: Lookout, into: Sink | None, ready: Callable[[], bool], deadline: Deadline
     ) -> list[bytes] | None:
         """`read`; ``None`` for the own thread to go on."""
         # in a signal handler that came in the middle of a visit, that can't go on until the handler is left
@@ -386,23 +388,23 @@ class Link:
                     continue
                 if not lookout.readable and not alone:
                     return [] if ready() else None
-            messages = self._visit()
+            messages = self._visit(into)
             if messages or (messages is None and not alone):
                 return messages
             if left == 0:
                 return None
         return []
 
-    def _visit(self) -> list[bytes] | None:
+    def _visit(self, into: Sink | None) -> list[bytes] | None:
         visitor = threading.get_ident()  # known before the lock is held: a signal handler may ask
         with self._reading:
             before, self._visitor = self._visitor, visitor
             try:
-                return self._take_whole()
+                return self._take_whole(into)
             finally:
                 self._visitor = before
 
-    def _take_whole(self) -> list[bytes] | None:
+    def _take_whole(self, into: Sink | None) -> list[bytes] | None:
         """What is there of whole short messages; ``None`` where something else is among them."""
         received = self._received
         if self._inbox.holds or self._inbox.end is not None:
@@ -410,7 +412,9 @@ class Link:
         if not self._decoder.idle:
             return None
         try:
-            self._stream.receive(received)  # once: what it gives is decoded while the caches hold it
+            self._stream.receive(
+                received
+            )  # once: what it gives is decoded while the caches hold it
         except OSError as error:
             if error.errno is None:
                 raise  # not the socket's, but a signal handler's
@@ -427,26 +431,25 @@ class Link:
         now = time.monotonic()
         # a signal handler may have read in the meantime: then this is not what comes next
         if messages and received and received[-1] is last:
-            received[:] = left
+            if into is None:
+                received[:] = left
+            else:  # given and taken in one step, as signal handlers see it
+                taking = map(received.__setitem__, _ALL, (left,))
+                into.extend(chain(messages, filter(None, taking)))
             self._heard, self._unanswered = now, None
             return messages
         return []
 
-    def _lookout(self) -> Lookout | None:
-        """What this thread can look out by; ``None`` where only the link's own thread may read."""
+    def _borrow(self, held: list[Lookout]) -> bool:
+        """Put into ``held`` what this thread can look out by, unless only the link's own thread may read."""
         if self._stream.tls and threading.current_thread() is threading.main_thread():
-            return None  # TLS receives in several steps: a signal handler might raise between them
+            return False  # TLS receives in several steps: a signal handler might raise between them
         try:
-            return self._lookouts.pop()
+            held.extend(map(deque.pop, (self._lookouts,)))  # one step, as signal handlers see it
         except IndexError:
             with contextlib.suppress(OSError):  # there may be no descriptors left
-                return Lookout(self._descriptor)
-            return None
-
-    def _give_back(self, lookout: Lookout) -> None:
-        self._lookouts.append(lookout)
-        if self._released:
-            self._close_lookouts()
+                held.append(Lookout(self._descriptor))
+        return bool(held)
 
     @property
     def visited_here(self) -> bool:
@@ -456,15 +459,18 @@ class Link:
     @property
     def pending(self) -> bool:
         """Whether something may have come that nobody has read yet."""
-        if not self._visits:
-            return False  # the own thread reads at once
+        if not self._visits or self._released:
+            return False  # the own thread reads at once, or has left
+        held: list[Lookout] = []
         try:
-            lookout = self._lookouts.pop()
-        except IndexError:
-            return False  # somebody looks at this moment
-        lookout.acquire(timeout=0)
-        self._give_back(lookout)
-        return lookout.readable or not self._stream.drained
+            if not self._borrow(held):
+                return False
+            held[0].acquire(timeout=0)
+            return held[0].readable or not self._stream.drained
+        finally:
+            self._lookouts.extend(held)
+            if self._released:
+                self._close_lookouts()
 
     def send(self, payload: bytes, deadline: Deadline, gone: list[int] | None = None) -> None:
         """Send one text message. `SessionClosedError`, `RequestTimeoutError`.

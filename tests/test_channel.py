@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -70,15 +71,18 @@ class Played:
             raise self.end.error()
         self.sent.append(text)
 
-    def receive(self, deadline: Deadline, stopped: Callable[[], bool] | None = None) -> list[bytes]:
+    def receive(
+        self, deadline: Deadline, stopped: Callable[[], bool], into: deque[bytes]
+    ) -> list[bytes]:
         with self._changed:
             while not self._chunks:
-                if self.end is not None or (stopped is not None and stopped()):
+                if self.end is not None or stopped():
                     return []
                 if deadline.remaining() == 0:
                     return []
                 self.waiting.release()
                 self._changed.wait(deadline.remaining())
+            into.extend(self._chunks[0])
             return self._chunks.pop(0)
 
     def rename(self, name: str) -> None:

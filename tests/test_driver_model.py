@@ -112,8 +112,9 @@ class Wire:
         if self.replies:
             self.chunks.append(self.replies.popleft())
 
-    def receive(self, _: Deadline, stopped: Callable[[], bool]) -> list[bytes]:
+    def receive(self, _: Deadline, stopped: Callable[[], bool], into: deque[bytes]) -> list[bytes]:
         if self.chunks:
+            into.extend(self.chunks[0])
             return self.chunks.popleft()
         if stopped():
             return []
