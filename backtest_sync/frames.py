@@ -117,6 +117,27 @@ class FrameDecoder:
         rest = data[end:]
         return None if rest and not _is_begun(rest, self._limit) else (messages, rest)
 
+    def give_back(self) -> bytes:
+        """What it was fed of a short message of one frame, if that is all that it keeps; then it is `idle`."""
+        if self._opcode or self._over:
+            return b""
+        begun = self._rest
+        if self._missing:
+            size = len(self._body) + self._missing
+            if size >= 1 << 16:
+                return b""
+            long = size >= 126
+            begun = (
+                bytes((self._head, 126)) + size.to_bytes(2, "big")
+                if long
+                else bytes((self._head, size))
+            )
+            begun += self._body
+        if not begun or not _is_begun(begun, self._limit):
+            return b""
+        self._rest, self._body, self._missing = b"", bytearray(), 0
+        return begun
+
     def feed(self, chunk: bytes) -> tuple[list[bytes], list[Control]]:
         """The messages that ``chunk`` completes, and the control frames in it, each in order.
 

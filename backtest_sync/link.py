@@ -267,26 +267,47 @@ class Link:
 
     def _collect(self, messages: list[bytes]) -> tuple[int, End | None]:
         """Decode what has arrived, up to a turn's share; gives its size, and the end if there is one."""
-        size = 0
+        received, size, came = self._received, 0, True
         try:
-            while size < _TURN_BYTES:
-                if not self._received and not self._stream.receive(self._received):
-                    break
-                chunk = self._received.pop(0)
-                if not chunk:
-                    return size, End(None, RESET, self._broken)
-                size += len(chunk)
-                arrived, controls = self._decoder.feed(chunk)
-                messages += arrived
-                if controls and (end := self._obey(controls)) is not None:
+            while came and size < _TURN_BYTES:
+                came = self._stream.receive(received)
+                size += len(received[-1]) if came else 0
+                seen = self._peek()
+                if seen is not None:
+                    messages += seen[0]
+                    received[:] = seen[1]
+                elif (end := self._feed(messages)) is not None:
                     return size, end
-                if self._stream.drained and not self._received:
-                    break
+                came = came and not self._stream.drained
         except OSError as error:
             return size, lost(error)
         if self._broken is not None and not size:
             return size, lost(self._broken)
         return size, None
+
+    def _peek(self) -> tuple[list[bytes], list[bytes]] | None:
+        """The whole short messages that were received, and what is left then; ``None`` if there is more to it."""
+        received = self._received
+        if not self._decoder.idle or (received and not received[-1]):
+            return None
+        seen = self._decoder.peek(b"".join(received))
+        return None if seen is None else (seen[0], [seen[1]] if seen[1] else [])
+
+    def _feed(self, messages: list[bytes]) -> End | None:
+        """Decode all that was received, in general."""
+        while self._received:
+            chunk = self._received.pop(0)
+            if not chunk:
+                return End(None, RESET, self._broken)
+            arrived, controls = self._decoder.feed(chunk)
+            messages += arrived
+            if controls and (end := self._obey(controls)) is not None:
+                return end
+        # so that it can be taken by `read`
+        begun = self._decoder.give_back()
+        if begun:
+            self._received.append(begun)
+        return None
 
     def _obey(self, controls: list[Control]) -> End | None:
         for control in controls:
@@ -409,34 +430,26 @@ class Link:
         received = self._received
         if self._inbox.holds or self._inbox.end is not None:
             return []  # as `ready` tells
-        if not self._decoder.idle:
-            return None
         try:
-            self._stream.receive(
-                received
-            )  # once: what it gives is decoded while the caches hold it
+            if self._stream.receive(received):
+                self._heard, self._unanswered = time.monotonic(), None
         except OSError as error:
             if error.errno is None:
                 raise  # not the socket's, but a signal handler's
             self._broken = error
             return None
-        if not received:
-            return []
-        last = received[-1]
-        seen = self._decoder.peek(b"".join(received)) if last else None
+        last = received[-1:]
+        seen = self._peek()
         if seen is None:
             return None
-        messages, rest = seen
-        left = [rest] if rest else []
-        now = time.monotonic()
+        messages, left = seen
         # a signal handler may have read in the meantime: then this is not what comes next
-        if messages and received and received[-1] is last:
+        if messages and received and received[-1] is last[0]:
             if into is None:
                 received[:] = left
             else:  # given and taken in one step, as signal handlers see it
                 taking = map(received.__setitem__, _ALL, (left,))
                 into.extend(chain(messages, filter(None, taking)))
-            self._heard, self._unanswered = now, None
             return messages
         return []
 

@@ -129,6 +129,26 @@ def test_a_peek_gives_what_feeding_gives_or_nothing(
         assert decoder.idle == after.idle
 
 
+@settings(relaxed, max_examples=1500)
+@given(STREAMS, st.data(), st.sampled_from([0, 100, 126, 1000, 1 << 26]))
+def test_what_is_given_back_can_be_fed_again(
+    stream: bytes, data: st.DataObject, limit: int
+) -> None:
+    at = data.draw(st.integers(0, len(stream)))
+    decoder, other = FrameDecoder(limit), FrameDecoder(limit)
+    decoder.feed(stream[:at])
+    other.feed(stream[:at])
+    begun = decoder.give_back()
+    if begun:
+        assert decoder.idle
+        assert stream[:at].endswith(begun)
+        assert decoder.peek(begun) == ([], begun)
+    else:
+        assert state(decoder) == state(other)
+    some, wanted = decoder.feed(begun + stream[at:]), other.feed(stream[at:])
+    assert (kinds(some[0]), some[1]) == (kinds(wanted[0]), wanted[1])
+
+
 @settings(relaxed, max_examples=300)
 @given(st.lists(SHORT_TEXT | SHORT_BINARY | MIDDLING, min_size=1, max_size=6), st.data())
 def test_short_messages_are_seen_wherever_they_are_cut(

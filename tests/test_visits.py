@@ -181,7 +181,7 @@ class Spy:
 
     def __init__(self, connection: Connection) -> None:
         self._decoder = link_of(connection)._decoder
-        self.peek = self._decoder.peek
+        self.peek, self.give_back = self._decoder.peek, self._decoder.give_back
         self.fed_by: set[threading.Thread] = set()
         link_of(connection)._decoder = self  # type: ignore[assignment]
 
@@ -402,12 +402,28 @@ def test_a_frame_in_pieces_is_the_own_threads_when_the_visitor_goes(
         arrived(connection)
         messages = connection.receive(Deadline(0))  # rings, unless there is a message
         messages += connection.receive(Deadline(0))
-        until(lambda: not link_of(connection)._received and not link_of(connection)._decoder.idle)
+        until(lambda: link_of(connection)._received and link_of(connection)._decoder.idle)
         go_on(connection)
         if not comes_back:
             until(lambda: connection.queued_bytes)
         messages += receive(connection, 2 - len(messages))
         assert messages == [b"12345", b"67890"]
+
+
+def test_a_visitor_reads_again_after_something_else() -> None:
+    """Though the stream is never between two messages when it is looked at."""
+    stream = frame(b"one") + frame(b"?", PING) + frame(b"two")
+    with opened(pieces(stream[:-2], stream[-2:] + frame(b"three")[:-1])) as connection:
+        come_in(connection)
+        spy = Spy(connection)
+        go_on(connection)
+        assert receive(connection, 1) == [b"one"]
+        assert spy.fed_by
+        until(lambda: link_of(connection)._received)
+        spy.fed_by.clear()
+        go_on(connection)
+        assert receive(connection, 1) == [b"two"]
+        assert not spy.fed_by
 
 
 def close_frame(peer: Peer) -> None:
