@@ -8,6 +8,8 @@ Pure: no socket, no clock, no thread. What a stream means does not depend on whe
 
 from __future__ import annotations
 
+import struct
+
 from attrs import frozen
 
 #: The longest message that a decoder accepts, and so the longest frame, in bytes.
@@ -21,6 +23,7 @@ _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _WHOLE_TEXT = _FINAL | TEXT
 _WHOLE_BINARY = _FINAL | BINARY
 _CONTROL = 0x08
+_SIZE = struct.Struct(">H")  # in its longer form
 
 #: The longest reason that fits a close frame, in bytes.
 MAX_REASON_BYTES = 123
@@ -260,27 +263,32 @@ class FrameDecoder:
 
 def _take_whole(chunk: bytes, start: int, limit: int, messages: list[bytes]) -> int:
     """Take short messages of one frame each, which nearly all are; gives where something else begins."""
+    if limit < 1 << 16:
+        return start  # each size would have to be looked at, as it is in general
     end = len(chunk)
-    while end - start > 3:
+    last, add = end - 3, messages.append
+    while start < last:
         head = chunk[start]
         if head != _WHOLE_TEXT and head != _WHOLE_BINARY:
             break
         size = chunk[start + 1]
         body = start + 2
         if size >= 126:
-            size = chunk[start + 2] << 8 | chunk[start + 3] if size == 126 else 0
+            if size != 126:
+                break
+            (size,) = _SIZE.unpack_from(chunk, body)
             if size < 126:
                 break
             body = start + 4
         after = body + size
-        if after > end or size > limit:
+        if after > end:
             break
         payload = chunk[body:after]
         if head == _WHOLE_BINARY:
             payload = Binary(payload)
         elif not payload.isascii():
             _check_text(payload)
-        messages.append(payload)
+        add(payload)
         start = after
     return start
 
