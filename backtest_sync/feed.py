@@ -182,15 +182,15 @@ class Feed(Generic[N]):
 
         What is wrong with a message ends the feed; what ``deliver`` raises is the caller's.
         """
-        plain, parse, read = self.plain, jsontext.parse, self.topic.read
-        ids, method, single = self._ids, self._method, self.topic.single
+        plain, parse, read, short = self.plain, jsontext.parse, self.topic.read, jsontext.SHORT
+        ids, method, single, take = self._ids, self._method, self.topic.single, plain.popleft
         for _ in range(len(plain) if most is None else most):
             try:
-                message = plain.popleft()
+                message = take()
             except IndexError:  # there are no more, or another thread was quicker
                 return
             try:
-                if len(message) > jsontext.SHORT:
+                if len(message) > short:
                     jsontext.check_depth(message)
                 data = parse(message)
                 params = data["params"]
