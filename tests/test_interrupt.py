@@ -192,8 +192,8 @@ logging.disable()  # of a callback that hangs
 for call in {calls!r}:
     session = create()
     exec(f"def act(session):\\n    {{call}}")
-    say(call)
     try:
+        say(call)  # the signal may come in the middle of saying so
         act(session)
     except KeyboardInterrupt:
         say("interrupted")
