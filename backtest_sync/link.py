@@ -17,31 +17,25 @@ from collections import deque
 from collections.abc import Callable
 from itertools import chain
 
-from backtest_sync.errors import RequestTimeoutError, SessionClosedError
+from backtest_sync.errors import SessionClosedError
 from backtest_sync.frames import (
-    CLOSE,
     MAX_REASON_BYTES,
-    PING,
-    PONG,
-    TEXT,
     Close,
     Control,
     FrameDecoder,
     Ping,
     Violation,
 )
-from backtest_sync.inbox import End, Inbox, Sink, acquire
+from backtest_sync.inbox import End, Inbox, Sink
 from backtest_sync.limits import Deadline
 from backtest_sync.stream import READ, Bell, ByteStream, Lookout, Poller
-from backtest_sync.upgrade import format_frame
+from backtest_sync.writer import Writer
 
 # how much is read before messages are handed over and everything else gets its turn, in bytes
 _TURN_BYTES = 256 * 1024
 # how long one who waits looks for messages itself, and how long the own thread stands by after that, seconds
 _MOMENT = 0.05
 _ALL = (slice(None),)
-# how long the end of a link waits for a writer that is in the middle of a frame, seconds
-_WRITER_GRACE = 0.05
 # how long a failed writer waits for the reader to find out why, seconds
 _REASON_WAIT = 0.5
 # how long answering the peer's close frame may take, seconds
@@ -91,21 +85,6 @@ def lost(error: OSError) -> End:
     return End(None, f"connection lost: {error}", error)
 
 
-class Outgoing:
-    """A frame on its way; ``gone`` says how far it has got, one number a write."""
-
-    __slots__ = ("_frame", "gone")
-
-    def __init__(self, frame: bytes, gone: list[int] | None = None) -> None:
-        self._frame = memoryview(frame)
-        self.gone: list[int] = [] if gone is None else gone
-
-    @property
-    def left(self) -> memoryview:
-        """What has still to go."""
-        return self._frame[sum(self.gone) :]
-
-
 class Link:
     """A connected WebSocket that reads into an inbox."""
 
@@ -145,15 +124,8 @@ class Link:
         self._wait = 0.0  # how long the next poll may take
         self._uncounted = 0  # bytes read since messages were last handed over
         self._answer: bytes | None = None  # to the peer's close frame or violation
-        # writing: under the lock, but for `_pong` and `_ping_due`, which the reader sets
-        self._writing = threading.Lock()
-        self._tail: Outgoing | None = None  # what must go out before anything else
-        self._torn = False  # whether it is unknown how much of the tail has gone
-        self._broken: OSError | None = None
-        self._stuck = False  # whether the last write found no room
-        self._moved = self._heard  # when the peer last made room for a write that had none
-        self._pong: bytes | None = None
-        self._ping_due = False
+        self._failed: OSError | None = None  # why nothing more can be read
+        self._writer = Writer(self._stream, bell)
 
     # --- the link's own thread
 
@@ -196,17 +168,11 @@ class Link:
         if self._answer is not None:
             farewell, timeout = self._answer, _ANSWER_LIMIT
         if farewell is not None:
-            self._say_farewell(farewell, Deadline(timeout))
-        # What nobody reads any more resets the connection: or a peer in the middle of a flood would wait for room.
+            self._writer.say_farewell(farewell, Deadline(timeout))
+        # what nobody reads any more resets the connection: or a peer in the middle of a flood would wait for room
         with self._reading:
             self._stream.shutdown()
-            # who writes leaves at once now; nobody may be left on a descriptor that is given back
-            if acquire(self._writing, Deadline(_ANSWER_LIMIT)):
-                try:
-                    self._tail = None
-                    self._stream.close()
-                finally:
-                    self._writing.release()
+            self._writer.close()
         self._released = True
         self._close_lookouts()
 
@@ -224,7 +190,7 @@ class Link:
     def _poll(self) -> bool:
         """Wait for the socket, the bell or the next ping; whether the bell rings."""
         events = 0 if self._paused else self._stream.read_event
-        if self._tail is not None and not self._writing.locked():
+        if self._writer.needs_room:
             events |= self._stream.write_event
         if events != self._polled:
             if events:
@@ -254,8 +220,8 @@ class Link:
             self._wait = 0.0 if size >= _TURN_BYTES else self._interval
         elif end is None:
             end = self._keep_alive(now)
-        if self._is_due():
-            self._flush()
+        if self._writer.is_due:
+            self._writer.flush()
         if messages:
             # last, so that whoever it wakes finds the interpreter free
             size, self._uncounted = self._uncounted, 0
@@ -281,8 +247,9 @@ class Link:
                 came = came and not self._stream.drained
         except OSError as error:
             return size, lost(error)
-        if self._broken is not None and not size:
-            return size, lost(self._broken)
+        broken = self._failed or self._writer.broken
+        if broken is not None and not size:
+            return size, lost(broken)
         return size, None
 
     def _peek(self) -> tuple[list[bytes], list[bytes]] | None:
@@ -298,7 +265,7 @@ class Link:
         while self._received:
             chunk = self._received.pop(0)
             if not chunk:
-                return End(None, RESET, self._broken)
+                return End(None, RESET, self._failed or self._writer.broken)
             arrived, controls = self._decoder.feed(chunk)
             messages += arrived
             if controls and (end := self._obey(controls)) is not None:
@@ -312,7 +279,8 @@ class Link:
     def _obey(self, controls: list[Control]) -> End | None:
         for control in controls:
             if isinstance(control, Ping):
-                self._pong = control.payload  # only the newest needs an answer (RFC 6455 §5.5.3)
+                # only the newest needs an answer (RFC 6455 §5.5.3)
+                self._writer.pong = control.payload
             elif isinstance(control, Close):
                 self._answer = close_payload(control.code, "")
                 return End(control.code, close_text(control.code, control.reason))
@@ -327,51 +295,16 @@ class Link:
         if now >= due:
             due = now + self._interval
             self._pinged = now
-            self._ping_due = True
+            self._writer.ping_due = True
             if self._unanswered is None:
                 self._unanswered = now
         if self._unanswered is not None and not self._paused:
-            over = max(self._unanswered, self._moved) + self._patience
+            over = max(self._unanswered, self._writer.moved) + self._patience
             if now >= over:
                 return End(None, f"no traffic for {self._interval + self._patience:g} s")
             due = min(due, over)
         self._wait = due - now
         return None
-
-    def _is_due(self) -> bool:
-        """Whether something waits to be written that nobody is writing."""
-        return self._tail is not None or self._pong is not None or self._ping_due
-
-    def _flush(self) -> None:
-        """Write what is due and fits. Where a writer is at work, it rings when it is done."""
-        while self._is_due() and self._writing.acquire(blocking=False):
-            try:
-                if self._broken is not None or not self._drain(Deadline(0)):
-                    return
-                if self._pong is not None:
-                    pong, self._pong = self._pong, None
-                    self._tail = Outgoing(format_frame(PONG, pong))
-                elif self._ping_due:
-                    self._ping_due = False
-                    self._tail = Outgoing(format_frame(PING, b""))
-            except OSError as error:
-                self._broken = error
-                self._tail = None
-                self._bell.ring()
-            finally:
-                self._writing.release()
-
-    def _say_farewell(self, payload: bytes, deadline: Deadline) -> None:
-        if not acquire(self._writing, Deadline(_WRITER_GRACE)):
-            return  # in the middle of a frame: a close frame can't follow
-        try:
-            if self._broken is None and self._drain(deadline):
-                self._tail = Outgoing(format_frame(CLOSE, payload))
-                self._drain(deadline)
-        except OSError:
-            pass  # best effort: the connection is over either way
-        finally:
-            self._writing.release()
 
     # --- any thread
 
@@ -436,7 +369,7 @@ class Link:
         except OSError as error:
             if error.errno is None:
                 raise  # not the socket's, but a signal handler's
-            self._broken = error
+            self._failed = error
             return None
         last = received[-1:]
         seen = self._peek()
@@ -486,70 +419,16 @@ class Link:
                 self._close_lookouts()
 
     def send(self, payload: bytes, deadline: Deadline, gone: list[int] | None = None) -> None:
-        """Send one text message. `SessionClosedError`, `RequestTimeoutError`.
-
-        A frame that was begun when the time ran out, or when a signal handler raised, goes on as soon as there
-        is room, before all others; one that was not begun is not sent. ``gone`` tells which: it gets a number
-        for each write.
-        """
-        frame = Outgoing(format_frame(TEXT, payload), gone)
-        failure = None
-        held: list[bool] = []
-        try:
-            acquire(self._writing, deadline, held)
-            if not held:
-                raise RequestTimeoutError("sending", deadline.timeout or 0.0)
-            self._check_open()
-            sent = self._drain(deadline)
-            if sent:
-                self._tail = frame
-                sent = self._drain(deadline)
-        except OSError as error:
-            if error.errno is None:
-                raise  # not the socket's, but a signal handler's
-            failure = self._broken = error
-        finally:
-            if held:
-                if self._tail is not None or self._broken is not None:
-                    self._settle(frame)
-                self._writing.release()
-                if self._is_due() or self._broken is not None:
-                    self._bell.ring()  # the link's own thread goes on with it
+        """Send one text message, as `Writer.send` does. `SessionClosedError`, `RequestTimeoutError`."""
+        failure = self._writer.send(payload, deadline, gone, self._check_open)
         if failure is not None:
             raise self._closed_error(failure)
-        if not sent:
-            raise RequestTimeoutError("sending", deadline.timeout or 0.0)
 
     def _check_open(self) -> None:
         if self._inbox.end is not None:
             raise self._inbox.end.error()
-        if self._broken is not None:
-            raise lost(self._broken).error()
-
-    def _drain(self, deadline: Deadline) -> bool:
-        """Write the tail, waiting for room; false at the deadline. Needs the lock."""
-        while self._tail is not None:
-            left = self._tail.left
-            if not left:
-                self._tail = None
-                break
-            self._torn = self._stream.tls  # there, a write takes several steps
-            sent = self._stream.send(left, self._tail.gone)
-            self._torn = False
-            if sent and self._stuck:
-                self._moved = time.monotonic()
-            self._stuck = not sent
-            if self._stuck and not self._stream.wait(deadline):
-                return False
-        return True
-
-    def _settle(self, frame: Outgoing) -> None:
-        """After a send, however it ended: leave a tail that can be continued, or a broken link."""
-        if self._torn and self._broken is None:
-            self._broken = InterruptedError("a write was interrupted")
-        unbegun = self._tail is frame and not frame.gone and not self._stream.must_repeat
-        if unbegun or self._broken is not None:
-            self._tail = None
+        if self._writer.broken is not None:
+            raise lost(self._writer.broken).error()
 
     def _closed_error(self, error: OSError) -> SessionClosedError:
         """Why a write failed, as the reader sees it: there may be a close frame to read."""

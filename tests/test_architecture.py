@@ -35,7 +35,8 @@ LAYERS = (
     {"errors", "version"},
     {"limits", "origins", "headers"},
     {"protocol", "frames", "urls", "ranges", "results", "arguments"},
-    {"inbox", "stream", "upgrade", "link", "connection", "replies", "http", "jsonrpc", "feed"},
+    {"inbox", "stream", "upgrade", "writer", "link", "connection"}
+    | {"replies", "http", "jsonrpc", "feed"},
     {"channel", "arguments", "handshake", "driver", "rest", "rpc", "rpc_types", "programs"},
     {"subscribe", "subscription", "subscriptions"},
     {"session", "session_endpoint"},

@@ -320,7 +320,7 @@ def test_close_from_another_thread_wakes_everybody() -> None:
         connection = connect(server)
         receivers = [in_thread(lambda: connection.receive(Deadline(None))) for _ in range(2)]
         sender = in_thread(lambda: connection.send("x" * BIG, Deadline(None)))
-        until(lambda: link_of(connection)._stuck)
+        until(lambda: link_of(connection)._writer._stuck)
         queued = in_thread(lambda: connection.send("y", Deadline(None)))
         connection.close()
         server.release.set()  # type: ignore[attr-defined]

@@ -116,7 +116,7 @@ def test_exit_with_a_thread_in_send() -> None:
     code = f"""
 connection = connect()
 in_thread(quietly, connection.send, "x" * {BIG}, FOREVER)
-while not connection._core.link._stuck:
+while not connection._core.link._writer._stuck:
     connection.receive(Deadline(0.01))
 """
     with ScriptedServer(script) as server, program(code, server.url) as process:
@@ -240,7 +240,7 @@ def test_ctrl_c_in_send() -> None:
     code = f"""
 connection = connect()
 def tell():
-    while not connection._core.link._stuck:
+    while not connection._core.link._writer._stuck:
         connection.receive(Deadline(0.01))
     say("ready")
 in_thread(tell)
@@ -271,7 +271,7 @@ def test_ctrl_c_while_waiting_for_another_sender() -> None:
     code = f"""
 connection = connect()
 in_thread(quietly, connection.send, "x" * {BIG}, FOREVER)
-while not connection._core.link._stuck:
+while not connection._core.link._writer._stuck:
     connection.receive(Deadline(0.01))
 try:
     say("ready")

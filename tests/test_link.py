@@ -233,7 +233,7 @@ def test_a_large_send_does_not_stop_the_reader() -> None:
 
     with connected(script) as connection:
         sender = in_thread(lambda: connection.send("x" * size, Deadline(SOON)))
-        until(lambda: link_of(connection)._stuck)
+        until(lambda: link_of(connection)._writer._stuck)
         assert [int(m) for m in receive(connection, 5000)] == list(range(5000))
         assert sender[0].is_alive()
         received.set()
@@ -290,7 +290,7 @@ def test_a_send_waits_for_its_turn_no_longer_than_its_deadline() -> None:
 
     with connected(script) as connection:
         sender = in_thread(lambda: connection.send("x" * BIG, Deadline(None)))
-        until(lambda: link_of(connection)._stuck)
+        until(lambda: link_of(connection)._writer._stuck)
         with pytest.raises(RequestTimeoutError, match=r"sending after 0\.02 s"):
             connection.send("me too", Deadline(0.02))
         connection.close()

@@ -99,7 +99,7 @@ def test_a_large_send_does_not_stop_the_reader() -> None:
     with serve(script) as server:
         connection = secure(server)
         sender = in_thread(lambda: connection.send("x" * (2 * BIG), Deadline(SOON)))
-        until(lambda: link_of(connection)._stuck)
+        until(lambda: link_of(connection)._writer._stuck)
         assert [int(m) for m in receive(connection, 5000)] == list(range(5000))
         assert sender[0].is_alive()
         received.set()
