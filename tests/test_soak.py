@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.soak import ctrl_c
 from tests.soak.open_close import KINDS, soak
 
 
@@ -15,3 +16,11 @@ def test_opening_and_closing_leaves_nothing(what: str) -> None:
     found = soak(what, 120)
     assert found["went_well"] == 60
     assert (found["threads_left"], found["descriptors_left"]) == (0, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_ctrl_c_in_quick_steps_loses_no_connection() -> None:
+    found = ctrl_c.soak(150)
+    assert found["times"] == 150
+    assert found["steps"]
+    assert found["torn"] == 0
