@@ -169,14 +169,13 @@ class Channel:
 
     def _recover(self, payload: bytes, error: BaseException) -> None:
         """Go on after what can't be decoded; raises what the caller has to know."""
-        if type(payload) is Binary:
-            # it counts when it is UTF-8 (protocol/control.md §3)
-            if _is_text(payload):
-                self._queue.appendleft(bytes(payload))
-            return
         if not isinstance(error, DeserializeError):
             self._queue.appendleft(payload)  # a signal handler raised: nobody has seen it yet
-        raise error
+            raise error
+        if type(payload) is not Binary:
+            raise error
+        if _is_text(payload):  # then it counts (protocol/control.md §3)
+            self._queue.appendleft(bytes(payload))
 
     def _see(self, seq: int) -> None:
         """Record the sequence of what is handed over."""

@@ -240,9 +240,10 @@ class Connection:
     ) -> list[bytes]:
         """What has arrived, at least one message: ``bytes``, or `Binary` for a binary message.
 
-        It is also put behind what is in ``into``, and then not lost where a signal handler raises. Empty when the
-        deadline is over, when ``stopped()`` is true (it is looked at before each wait, under a lock: it must be
-        quick), or when the stream is over and everything was taken.
+        It is also put behind what is in ``into``: where this thread reads itself, in the step that takes it from
+        the socket's, so that no signal handler comes between. Empty when the deadline is over, when ``stopped()``
+        is true (it is looked at before each wait, under a lock: it must be quick), or when the stream is over and
+        everything was taken.
         """
         self._check_process()
         return self._inbox.take(deadline, stopped, into, self._link.read)

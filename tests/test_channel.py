@@ -17,6 +17,7 @@ from backtest_sync.errors import (
     RequestTimeoutError,
     SessionClosedError,
 )
+from backtest_sync.frames import Binary
 from backtest_sync.limits import Deadline
 from backtest_sync.protocol import (
     CloseBacktestSession,
@@ -334,3 +335,21 @@ def test_log_raw_stands_whatever_comes(caplog: pytest.LogCaptureFixture) -> None
         channel.receive(FOREVER)
     assert channel.receive(FOREVER) == (None, SlotNotification(1))
     assert slot(1).decode() in caplog.text
+
+
+@pytest.mark.parametrize("payload", [READY, Binary(READY)])
+def test_ctrl_c_while_decoding_is_raised_and_loses_nothing(
+    payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: bytes) -> Any:
+        patched.undo()  # once
+        raise KeyboardInterrupt
+
+    played = Played()
+    channel = channel_of(played)
+    played.put(payload, slot(1))
+    with monkeypatch.context() as patched:
+        patched.setattr("backtest_sync.channel.decode_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            channel.receive(Deadline(0))
+    assert taken(channel) == [ReadyForContinue(), SlotNotification(1)]
