@@ -24,24 +24,11 @@ from backtest_sync.limits import Deadline
 CONTROL, DATA, PROGRAM = sys.argv[1], sys.argv[2], {PROGRAM!r}
 client = BacktestClient(CONTROL)
 
-def say(word):
-    print(word, flush=True)
-
 def create():
     return client.create_session(start_slot=100, end_slot=200)
 
 def watch(session, on_notification=None):
     return session.subscribe_program_diffs(PROGRAM, on_notification)
-
-def in_thread(work, *args):
-    thread = threading.Thread(target=work, args=args, daemon=True)
-    thread.start()
-
-def quietly(work, *args):
-    try:
-        work(*args)
-    except SessionClosedError:
-        pass
 """
 
 
@@ -69,7 +56,9 @@ class Service:
 
     def program(self, code: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """``code`` as a program that knows where both are."""
-        return processes.program(PRELUDE + code, self._control.url, endpoint(self._data))
+        return processes.program(
+            processes.PRELUDE + PRELUDE + code, self._control.url, endpoint(self._data)
+        )
 
     def _refuses(self, method: str) -> bool:
         self.messages.append(method)
@@ -284,7 +273,7 @@ assert session.advance().last_slot == 102
 session.close(10)
 """
     with ScriptedServer(script) as server:
-        with processes.program(PRELUDE + code, server.url, "") as process:
+        with processes.program(processes.PRELUDE + PRELUDE + code, server.url, "") as process:
             says(process, "waiting")
             assert asked.wait(SOON)
             interrupt(process)

@@ -26,24 +26,11 @@ FOREVER, SOON = Deadline(None), Deadline(20)
 
 def connect(**options):
     return Connection.open(URL, name="reader", headers={}, **options)
-
-def say(word):
-    print(word, flush=True)
-
-def in_thread(work, *args):
-    thread = threading.Thread(target=work, args=args, daemon=True)
-    thread.start()
-
-def quietly(work, *args):
-    try:
-        work(*args)
-    except SessionClosedError:
-        pass
 """
 
 
 def program(code: str, url: str) -> AbstractContextManager[subprocess.Popen[str]]:
-    return processes.program(PRELUDE + code, url)
+    return processes.program(processes.PRELUDE + PRELUDE + code, url)
 
 
 # --- the interpreter's exit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 
 import pytest
@@ -17,6 +16,7 @@ from tests.support.connections import (
     connected,
     echo,
     ended,
+    flood,
     in_thread,
     link_of,
     narrow,
@@ -44,19 +44,7 @@ def test_a_slow_consumer_makes_the_server_wait() -> None:
 
     def script(peer: Peer) -> None:
         peer.accept()
-        # what the system buffers on the way, the test need not fill
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-        peer.sock.settimeout(0.2)
-        data = b"".join(frame(b"%0*d" % (size, n)) for n in range(count))
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[peer.sock.send(view) :]
-        except TimeoutError:
-            held.set()
-        peer.sock.settimeout(None)
-        peer.send_raw(bytes(view))
-        peer.until_gone()
+        flood(peer, size, count, held)
 
     with connected(script, max_queue_bytes=limit) as connection:
         assert held.wait(SOON), "the server could send everything to a consumer that took nothing"

@@ -7,7 +7,6 @@ import gc
 import random
 import select
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from tests.support.connections import (
     close_frame_of,
     connect,
     ended,
+    flood,
     in_thread,
     link_of,
     narrow,
@@ -820,18 +820,7 @@ def test_a_slow_consumer_makes_the_server_wait(
     held = threading.Event()
 
     def talk(peer: Peer) -> None:
-        # what the system buffers on the way, the test need not fill
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-        peer.sock.settimeout(0.2)
-        view = memoryview(b"".join(frame(b"%0*d" % (size, n)) for n in range(count)))
-        try:
-            while view:
-                view = view[peer.sock.send(view) :]
-        except TimeoutError:
-            held.set()
-        peer.sock.settimeout(None)
-        peer.send_raw(bytes(view))
-        peer.until_gone()
+        flood(peer, size, count, held)
 
     monkeypatch.setattr(link_module, "_MOMENT", moment)
     with opened(greeting(talk), max_queue_bytes=limit) as connection:

@@ -131,3 +131,19 @@ def swallow(peer: Peer, count: int, pace: Callable[[], object] = lambda: None) -
 def close_frame_of(data: bytes | None) -> tuple[int | None, str]:
     assert data is not None, "no close frame came"
     return (struct.unpack(">H", data[:2])[0], data[2:].decode()) if data else (None, "")
+
+
+def flood(peer: Peer, size: int, count: int, stuck: threading.Event) -> None:
+    """Send ``count`` numbered messages of ``size`` bytes; ``stuck`` is set when there is no room for more."""
+    # what the system buffers on the way, the test need not fill
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+    peer.sock.settimeout(0.2)
+    view = memoryview(b"".join(frame(b"%0*d" % (size, n)) for n in range(count)))
+    try:
+        while view:
+            view = view[peer.sock.send(view) :]
+    except TimeoutError:
+        stuck.set()
+    peer.sock.settimeout(None)
+    peer.send_raw(bytes(view))
+    peer.until_gone()

@@ -18,6 +18,22 @@ SOON = 20.0  # what a test waits for a process to do what it does at once
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX'")
 
+#: What the programs share; they import threading and SessionClosedError.
+PRELUDE = """
+def say(word):
+    print(word, flush=True)
+
+def in_thread(work, *args):
+    thread = threading.Thread(target=work, args=args, daemon=True)
+    thread.start()
+
+def quietly(work, *args):
+    try:
+        work(*args)
+    except SessionClosedError:
+        pass
+"""
+
 
 @contextmanager
 def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
